@@ -1,0 +1,2 @@
+//! dhow beside its peers and the floor.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! dhow: pull, run, commit and push.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! References, registry client, content store, manifests.
+#![forbid(unsafe_code)]

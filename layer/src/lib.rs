@@ -1,0 +1,2 @@
+//! OCI layer tar to directory and back.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The OCI runtime: library and dhow-runtime.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! One per container: containerd-shim-dhow-v2.
+#![forbid(unsafe_code)]

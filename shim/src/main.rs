@@ -1,0 +1,4 @@
+//! Entry point.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Overlay snapshots: library and dhow-snapshotter.
+#![forbid(unsafe_code)]

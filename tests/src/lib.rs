@@ -1,0 +1,2 @@
+//! End to end, conformance, engines, faults.
+#![forbid(unsafe_code)]
