@@ -1,2 +1,26 @@
-//! OCI layer tar to directory and back.
+//! OCI layer tar ⇄ directory: a strict reader, an extractor, a differ, and the compressions between.
+//!
+//! [`extract`] fills an empty directory from one layer's tar without looking at any other layer: whiteouts become what
+//! overlayfs understands (a character device 0:0, an opaque attribute), and the two things that need the layers below
+//! come back as a [`Settle`], to be carried out by [`settle()`] when they are there. [`diff`] is the way back: an overlay
+//! upper directory becomes a tar whose bytes depend on the directory alone.
+//!
+//! Nothing here trusts a byte of a layer. Names are resolved one component at a time from a directory handle, each step
+//! refusing symbolic links (a link met on the way is read and resolved in here, inside the root), so that no entry can
+//! reach anything outside the directory it is unpacked into.
 #![forbid(unsafe_code)]
+
+pub mod compress;
+pub mod decompress;
+mod diff;
+pub mod digest;
+mod error;
+mod extract;
+mod path;
+mod settle;
+
+pub use diff::{DiffOptions, Diffed, diff};
+pub use error::{Error, Kind, Result};
+pub use extract::{ExtractOptions, Extracted, OverlayXattrs, extract};
+pub use path::LayerPath;
+pub use settle::{Settle, SettleLink, settle};
