@@ -23,10 +23,7 @@ pub(crate) fn run() -> io::Result<()> {
     for name in PROTOS {
         // The messages are the same in both runs, and the crate wants them once.
         std::fs::remove_file(async_out.join(format!("{name}.rs")))?;
-        std::fs::rename(
-            async_out.join(format!("{name}_ttrpc.rs")),
-            out.join(format!("{name}_ttrpc_async.rs")),
-        )?;
+        std::fs::rename(async_out.join(format!("{name}_ttrpc.rs")), out.join(format!("{name}_ttrpc_async.rs")))?;
     }
     std::fs::remove_dir_all(async_out)?;
     for entry in std::fs::read_dir(&out)? {

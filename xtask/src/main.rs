@@ -1,21 +1,53 @@
-//! The project's own chores: `cargo xtask gen`.
+//! The project's own chores: `cargo xtask build|demo|test|ci|bench|gen`.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "a command that talks to a person")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command that talks to a person")]
 
+mod bench;
+mod checks;
 mod codegen;
+mod demo;
+mod dist;
+mod leftovers;
+mod packages;
+mod shell;
 
-fn main() -> std::process::ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("gen") => match codegen::run() {
-            Ok(()) => std::process::ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("xtask gen: {error}");
-                std::process::ExitCode::FAILURE
-            }
-        },
+use std::process::ExitCode;
+
+use dist::Profile;
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  demo                     build, and show the main job on an image made on the spot
+  build [--dev]            the five binaries into target/dist
+  test, ci                 format, lints, documentation, all tests, and a count of what they left behind
+  bench [--runs N] [--peers] [--only WORD]
+                           dhow beside crun, runc, podman, docker, containerd and the floor;
+                           --peers also beside those of the command in DHOW_PEERS
+  gen                      api/proto/*.proto -> api/src/generated/
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["demo"] => demo::run(),
+        ["demo", "inside", rest @ ..] => demo::inside(rest),
+        ["build"] => dist::build(Profile::Release).map(|dir| println!("{}", dir.display())),
+        ["build", "--dev"] => dist::build(Profile::Dev).map(|dir| println!("{}", dir.display())),
+        ["test" | "ci"] => checks::test(),
+        ["bench", rest @ ..] => bench::bench(rest),
+        ["gen"] => codegen::run().map_err(shell::file_error("generate", "api/src/generated".as_ref())),
         _ => {
-            eprintln!("usage: cargo xtask gen");
-            std::process::ExitCode::from(2)
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
         }
     }
 }
