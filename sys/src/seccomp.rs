@@ -1,0 +1,1 @@
+//! seccomp(2): installing a compiled filter, and the notification descriptor.
