@@ -13,6 +13,7 @@ pub mod caps;
 pub mod clone;
 pub mod fd;
 pub mod keyring;
+pub mod listen_fds;
 pub mod mountfd;
 pub mod mountopt;
 pub mod net;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod rootfs;
 pub mod sched;
 pub mod seccomp;
+pub mod spawn;
 pub mod tty;
 
 mod raw;

@@ -5,6 +5,8 @@
     unused_qualifications,
     elided_lifetimes_in_paths,
     unused_imports,
+    unused_mut,
+    non_upper_case_globals,
     clippy::all,
     clippy::allow_attributes_without_reason,
     clippy::map_err_ignore,

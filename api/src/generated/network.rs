@@ -4,8 +4,6 @@
 
 // https://github.com/rust-lang/rust-clippy/issues/702
 
-
-
 //! Generated file from `network.proto`
 
 /// Generated files are compatible only with the same version
@@ -13,7 +11,7 @@
 const _PROTOBUF_VERSION_CHECK: () = ::protobuf::VERSION_3_7_2;
 
 // @@protoc_insertion_point(message:dhow.network.v1.NetworkConfig)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct NetworkConfig {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.NetworkConfig.name)
@@ -302,59 +300,55 @@ impl NetworkConfig {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &NetworkConfig| { &m.name },
-            |m: &mut NetworkConfig| { &mut m.name },
+            |m: &NetworkConfig| &m.name,
+            |m: &mut NetworkConfig| &mut m.name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "id",
-            |m: &NetworkConfig| { &m.id },
-            |m: &mut NetworkConfig| { &mut m.id },
+            |m: &NetworkConfig| &m.id,
+            |m: &mut NetworkConfig| &mut m.id,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "driver",
-            |m: &NetworkConfig| { &m.driver },
-            |m: &mut NetworkConfig| { &mut m.driver },
+            |m: &NetworkConfig| &m.driver,
+            |m: &mut NetworkConfig| &mut m.driver,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "interface",
-            |m: &NetworkConfig| { &m.interface },
-            |m: &mut NetworkConfig| { &mut m.interface },
+            |m: &NetworkConfig| &m.interface,
+            |m: &mut NetworkConfig| &mut m.interface,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "subnets",
-            |m: &NetworkConfig| { &m.subnets },
-            |m: &mut NetworkConfig| { &mut m.subnets },
+            |m: &NetworkConfig| &m.subnets,
+            |m: &mut NetworkConfig| &mut m.subnets,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "internal",
-            |m: &NetworkConfig| { &m.internal },
-            |m: &mut NetworkConfig| { &mut m.internal },
+            |m: &NetworkConfig| &m.internal,
+            |m: &mut NetworkConfig| &mut m.internal,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "labels",
-            |m: &NetworkConfig| { &m.labels },
-            |m: &mut NetworkConfig| { &mut m.labels },
+            |m: &NetworkConfig| &m.labels,
+            |m: &mut NetworkConfig| &mut m.labels,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "options",
-            |m: &NetworkConfig| { &m.options },
-            |m: &mut NetworkConfig| { &mut m.options },
+            |m: &NetworkConfig| &m.options,
+            |m: &mut NetworkConfig| &mut m.options,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "created",
-            |m: &NetworkConfig| { &m.created },
-            |m: &mut NetworkConfig| { &mut m.created },
+            |m: &NetworkConfig| &m.created,
+            |m: &mut NetworkConfig| &mut m.created,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "containers",
-            |m: &NetworkConfig| { &m.containers },
-            |m: &mut NetworkConfig| { &mut m.containers },
+            |m: &NetworkConfig| &m.containers,
+            |m: &mut NetworkConfig| &mut m.containers,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<NetworkConfig>(
-            "NetworkConfig",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<NetworkConfig>("NetworkConfig", fields, oneofs)
     }
 }
 
@@ -370,22 +364,22 @@ impl ::protobuf::Message for NetworkConfig {
             match tag {
                 10 => {
                     self.name = is.read_string()?;
-                },
+                }
                 18 => {
                     self.id = is.read_string()?;
-                },
+                }
                 26 => {
                     self.driver = is.read_string()?;
-                },
+                }
                 34 => {
                     self.interface = is.read_string()?;
-                },
+                }
                 42 => {
                     self.subnets.push(is.read_message()?);
-                },
+                }
                 48 => {
                     self.internal = is.read_bool()?;
-                },
+                }
                 58 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -400,7 +394,7 @@ impl ::protobuf::Message for NetworkConfig {
                     }
                     is.pop_limit(old_limit);
                     self.labels.insert(key, value);
-                },
+                }
                 66 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -415,16 +409,16 @@ impl ::protobuf::Message for NetworkConfig {
                     }
                     is.pop_limit(old_limit);
                     self.options.insert(key, value);
-                },
+                }
                 74 => {
                     self.created = is.read_string()?;
-                },
+                }
                 82 => {
                     self.containers.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -449,7 +443,7 @@ impl ::protobuf::Message for NetworkConfig {
         for value in &self.subnets {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         if self.internal != false {
             my_size += 1 + 1;
         }
@@ -458,19 +452,19 @@ impl ::protobuf::Message for NetworkConfig {
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         for (k, v) in &self.options {
             let mut entry_size = 0;
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         if !self.created.is_empty() {
             my_size += ::protobuf::rt::string_size(9, &self.created);
         }
         for value in &self.containers {
             my_size += ::protobuf::rt::string_size(10, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -491,7 +485,7 @@ impl ::protobuf::Message for NetworkConfig {
         }
         for v in &self.subnets {
             ::protobuf::rt::write_message_field_with_cached_size(5, v, os)?;
-        };
+        }
         if self.internal != false {
             os.write_bool(6, self.internal)?;
         }
@@ -503,7 +497,7 @@ impl ::protobuf::Message for NetworkConfig {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         for (k, v) in &self.options {
             let mut entry_size = 0;
             entry_size += ::protobuf::rt::string_size(1, &k);
@@ -512,13 +506,13 @@ impl ::protobuf::Message for NetworkConfig {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         if !self.created.is_empty() {
             os.write_string(9, &self.created)?;
         }
         for v in &self.containers {
             os.write_string(10, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -573,7 +567,7 @@ impl ::protobuf::reflect::ProtobufValue for NetworkConfig {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.Subnet)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct Subnet {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.Subnet.subnet)
@@ -653,19 +647,15 @@ impl Subnet {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "subnet",
-            |m: &Subnet| { &m.subnet },
-            |m: &mut Subnet| { &mut m.subnet },
+            |m: &Subnet| &m.subnet,
+            |m: &mut Subnet| &mut m.subnet,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "gateway",
-            |m: &Subnet| { &m.gateway },
-            |m: &mut Subnet| { &mut m.gateway },
+            |m: &Subnet| &m.gateway,
+            |m: &mut Subnet| &mut m.gateway,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Subnet>(
-            "Subnet",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Subnet>("Subnet", fields, oneofs)
     }
 }
 
@@ -681,13 +671,13 @@ impl ::protobuf::Message for Subnet {
             match tag {
                 10 => {
                     self.subnet = is.read_string()?;
-                },
+                }
                 18 => {
                     self.gateway = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -765,7 +755,7 @@ impl ::protobuf::reflect::ProtobufValue for Subnet {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.CreateNetworkRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct CreateNetworkRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.CreateNetworkRequest.network)
@@ -821,8 +811,8 @@ impl CreateNetworkRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, NetworkConfig>(
             "network",
-            |m: &CreateNetworkRequest| { &m.network },
-            |m: &mut CreateNetworkRequest| { &mut m.network },
+            |m: &CreateNetworkRequest| &m.network,
+            |m: &mut CreateNetworkRequest| &mut m.network,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CreateNetworkRequest>(
             "CreateNetworkRequest",
@@ -844,10 +834,10 @@ impl ::protobuf::Message for CreateNetworkRequest {
             match tag {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.network)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -918,7 +908,7 @@ impl ::protobuf::reflect::ProtobufValue for CreateNetworkRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.CreateNetworkResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct CreateNetworkResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.CreateNetworkResponse.network)
@@ -974,8 +964,8 @@ impl CreateNetworkResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, NetworkConfig>(
             "network",
-            |m: &CreateNetworkResponse| { &m.network },
-            |m: &mut CreateNetworkResponse| { &mut m.network },
+            |m: &CreateNetworkResponse| &m.network,
+            |m: &mut CreateNetworkResponse| &mut m.network,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CreateNetworkResponse>(
             "CreateNetworkResponse",
@@ -997,10 +987,10 @@ impl ::protobuf::Message for CreateNetworkResponse {
             match tag {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.network)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1071,7 +1061,7 @@ impl ::protobuf::reflect::ProtobufValue for CreateNetworkResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.RemoveNetworkRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct RemoveNetworkRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.RemoveNetworkRequest.name)
@@ -1123,8 +1113,8 @@ impl RemoveNetworkRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &RemoveNetworkRequest| { &m.name },
-            |m: &mut RemoveNetworkRequest| { &mut m.name },
+            |m: &RemoveNetworkRequest| &m.name,
+            |m: &mut RemoveNetworkRequest| &mut m.name,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<RemoveNetworkRequest>(
             "RemoveNetworkRequest",
@@ -1146,10 +1136,10 @@ impl ::protobuf::Message for RemoveNetworkRequest {
             match tag {
                 10 => {
                     self.name = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1219,7 +1209,7 @@ impl ::protobuf::reflect::ProtobufValue for RemoveNetworkRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.ListNetworksRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ListNetworksRequest {
     // special fields
     // @@protoc_insertion_point(special_field:dhow.network.v1.ListNetworksRequest.special_fields)
@@ -1260,7 +1250,7 @@ impl ::protobuf::Message for ListNetworksRequest {
             match tag {
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1297,9 +1287,7 @@ impl ::protobuf::Message for ListNetworksRequest {
     }
 
     fn default_instance() -> &'static ListNetworksRequest {
-        static instance: ListNetworksRequest = ListNetworksRequest {
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: ListNetworksRequest = ListNetworksRequest { special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -1322,7 +1310,7 @@ impl ::protobuf::reflect::ProtobufValue for ListNetworksRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.ListNetworksResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ListNetworksResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.ListNetworksResponse.networks)
@@ -1373,8 +1361,8 @@ impl ListNetworksResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "networks",
-            |m: &ListNetworksResponse| { &m.networks },
-            |m: &mut ListNetworksResponse| { &mut m.networks },
+            |m: &ListNetworksResponse| &m.networks,
+            |m: &mut ListNetworksResponse| &mut m.networks,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<ListNetworksResponse>(
             "ListNetworksResponse",
@@ -1396,10 +1384,10 @@ impl ::protobuf::Message for ListNetworksResponse {
             match tag {
                 10 => {
                     self.networks.push(is.read_message()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1412,7 +1400,7 @@ impl ::protobuf::Message for ListNetworksResponse {
         for value in &self.networks {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1421,7 +1409,7 @@ impl ::protobuf::Message for ListNetworksResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.networks {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1444,10 +1432,8 @@ impl ::protobuf::Message for ListNetworksResponse {
     }
 
     fn default_instance() -> &'static ListNetworksResponse {
-        static instance: ListNetworksResponse = ListNetworksResponse {
-            networks: ::std::vec::Vec::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: ListNetworksResponse =
+            ListNetworksResponse { networks: ::std::vec::Vec::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -1470,7 +1456,7 @@ impl ::protobuf::reflect::ProtobufValue for ListNetworksResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.InspectNetworkRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct InspectNetworkRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.InspectNetworkRequest.name)
@@ -1522,8 +1508,8 @@ impl InspectNetworkRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &InspectNetworkRequest| { &m.name },
-            |m: &mut InspectNetworkRequest| { &mut m.name },
+            |m: &InspectNetworkRequest| &m.name,
+            |m: &mut InspectNetworkRequest| &mut m.name,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<InspectNetworkRequest>(
             "InspectNetworkRequest",
@@ -1545,10 +1531,10 @@ impl ::protobuf::Message for InspectNetworkRequest {
             match tag {
                 10 => {
                     self.name = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1618,7 +1604,7 @@ impl ::protobuf::reflect::ProtobufValue for InspectNetworkRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.InspectNetworkResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct InspectNetworkResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.InspectNetworkResponse.network)
@@ -1674,8 +1660,8 @@ impl InspectNetworkResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, NetworkConfig>(
             "network",
-            |m: &InspectNetworkResponse| { &m.network },
-            |m: &mut InspectNetworkResponse| { &mut m.network },
+            |m: &InspectNetworkResponse| &m.network,
+            |m: &mut InspectNetworkResponse| &mut m.network,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<InspectNetworkResponse>(
             "InspectNetworkResponse",
@@ -1697,10 +1683,10 @@ impl ::protobuf::Message for InspectNetworkResponse {
             match tag {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.network)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1771,7 +1757,7 @@ impl ::protobuf::reflect::ProtobufValue for InspectNetworkResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.Port)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct Port {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.Port.protocol)
@@ -1885,29 +1871,25 @@ impl Port {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "protocol",
-            |m: &Port| { &m.protocol },
-            |m: &mut Port| { &mut m.protocol },
+            |m: &Port| &m.protocol,
+            |m: &mut Port| &mut m.protocol,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "host_ip",
-            |m: &Port| { &m.host_ip },
-            |m: &mut Port| { &mut m.host_ip },
+            |m: &Port| &m.host_ip,
+            |m: &mut Port| &mut m.host_ip,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "host_port",
-            |m: &Port| { &m.host_port },
-            |m: &mut Port| { &mut m.host_port },
+            |m: &Port| &m.host_port,
+            |m: &mut Port| &mut m.host_port,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_port",
-            |m: &Port| { &m.container_port },
-            |m: &mut Port| { &mut m.container_port },
+            |m: &Port| &m.container_port,
+            |m: &mut Port| &mut m.container_port,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Port>(
-            "Port",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Port>("Port", fields, oneofs)
     }
 }
 
@@ -1923,19 +1905,19 @@ impl ::protobuf::Message for Port {
             match tag {
                 10 => {
                     self.protocol = is.read_string()?;
-                },
+                }
                 18 => {
                     self.host_ip = is.read_string()?;
-                },
+                }
                 24 => {
                     self.host_port = is.read_uint32()?;
-                },
+                }
                 32 => {
                     self.container_port = is.read_uint32()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2029,7 +2011,7 @@ impl ::protobuf::reflect::ProtobufValue for Port {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.AttachRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct AttachRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.AttachRequest.container_id)
@@ -2411,74 +2393,70 @@ impl AttachRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_id",
-            |m: &AttachRequest| { &m.container_id },
-            |m: &mut AttachRequest| { &mut m.container_id },
+            |m: &AttachRequest| &m.container_id,
+            |m: &mut AttachRequest| &mut m.container_id,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "mode",
-            |m: &AttachRequest| { &m.mode },
-            |m: &mut AttachRequest| { &mut m.mode },
+            |m: &AttachRequest| &m.mode,
+            |m: &mut AttachRequest| &mut m.mode,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "hostname",
-            |m: &AttachRequest| { &m.hostname },
-            |m: &mut AttachRequest| { &mut m.hostname },
+            |m: &AttachRequest| &m.hostname,
+            |m: &mut AttachRequest| &mut m.hostname,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_name",
-            |m: &AttachRequest| { &m.container_name },
-            |m: &mut AttachRequest| { &mut m.container_name },
+            |m: &AttachRequest| &m.container_name,
+            |m: &mut AttachRequest| &mut m.container_name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "aliases",
-            |m: &AttachRequest| { &m.aliases },
-            |m: &mut AttachRequest| { &mut m.aliases },
+            |m: &AttachRequest| &m.aliases,
+            |m: &mut AttachRequest| &mut m.aliases,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "ports",
-            |m: &AttachRequest| { &m.ports },
-            |m: &mut AttachRequest| { &mut m.ports },
+            |m: &AttachRequest| &m.ports,
+            |m: &mut AttachRequest| &mut m.ports,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "ip",
-            |m: &AttachRequest| { &m.ip },
-            |m: &mut AttachRequest| { &mut m.ip },
+            |m: &AttachRequest| &m.ip,
+            |m: &mut AttachRequest| &mut m.ip,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "mac",
-            |m: &AttachRequest| { &m.mac },
-            |m: &mut AttachRequest| { &mut m.mac },
+            |m: &AttachRequest| &m.mac,
+            |m: &mut AttachRequest| &mut m.mac,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "files_dir",
-            |m: &AttachRequest| { &m.files_dir },
-            |m: &mut AttachRequest| { &mut m.files_dir },
+            |m: &AttachRequest| &m.files_dir,
+            |m: &mut AttachRequest| &mut m.files_dir,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "dns",
-            |m: &AttachRequest| { &m.dns },
-            |m: &mut AttachRequest| { &mut m.dns },
+            |m: &AttachRequest| &m.dns,
+            |m: &mut AttachRequest| &mut m.dns,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "dns_search",
-            |m: &AttachRequest| { &m.dns_search },
-            |m: &mut AttachRequest| { &mut m.dns_search },
+            |m: &AttachRequest| &m.dns_search,
+            |m: &mut AttachRequest| &mut m.dns_search,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "dns_options",
-            |m: &AttachRequest| { &m.dns_options },
-            |m: &mut AttachRequest| { &mut m.dns_options },
+            |m: &AttachRequest| &m.dns_options,
+            |m: &mut AttachRequest| &mut m.dns_options,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "extra_hosts",
-            |m: &AttachRequest| { &m.extra_hosts },
-            |m: &mut AttachRequest| { &mut m.extra_hosts },
+            |m: &AttachRequest| &m.extra_hosts,
+            |m: &mut AttachRequest| &mut m.extra_hosts,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachRequest>(
-            "AttachRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachRequest>("AttachRequest", fields, oneofs)
     }
 }
 
@@ -2494,46 +2472,46 @@ impl ::protobuf::Message for AttachRequest {
             match tag {
                 10 => {
                     self.container_id = is.read_string()?;
-                },
+                }
                 18 => {
                     self.mode = is.read_string()?;
-                },
+                }
                 26 => {
                     self.hostname = is.read_string()?;
-                },
+                }
                 34 => {
                     self.container_name = is.read_string()?;
-                },
+                }
                 42 => {
                     self.aliases.push(is.read_string()?);
-                },
+                }
                 50 => {
                     self.ports.push(is.read_message()?);
-                },
+                }
                 58 => {
                     self.ip = is.read_string()?;
-                },
+                }
                 66 => {
                     self.mac = is.read_string()?;
-                },
+                }
                 74 => {
                     self.files_dir = is.read_string()?;
-                },
+                }
                 82 => {
                     self.dns.push(is.read_string()?);
-                },
+                }
                 90 => {
                     self.dns_search.push(is.read_string()?);
-                },
+                }
                 98 => {
                     self.dns_options.push(is.read_string()?);
-                },
+                }
                 106 => {
                     self.extra_hosts.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2557,11 +2535,11 @@ impl ::protobuf::Message for AttachRequest {
         }
         for value in &self.aliases {
             my_size += ::protobuf::rt::string_size(5, &value);
-        };
+        }
         for value in &self.ports {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         if !self.ip.is_empty() {
             my_size += ::protobuf::rt::string_size(7, &self.ip);
         }
@@ -2573,16 +2551,16 @@ impl ::protobuf::Message for AttachRequest {
         }
         for value in &self.dns {
             my_size += ::protobuf::rt::string_size(10, &value);
-        };
+        }
         for value in &self.dns_search {
             my_size += ::protobuf::rt::string_size(11, &value);
-        };
+        }
         for value in &self.dns_options {
             my_size += ::protobuf::rt::string_size(12, &value);
-        };
+        }
         for value in &self.extra_hosts {
             my_size += ::protobuf::rt::string_size(13, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2603,10 +2581,10 @@ impl ::protobuf::Message for AttachRequest {
         }
         for v in &self.aliases {
             os.write_string(5, &v)?;
-        };
+        }
         for v in &self.ports {
             ::protobuf::rt::write_message_field_with_cached_size(6, v, os)?;
-        };
+        }
         if !self.ip.is_empty() {
             os.write_string(7, &self.ip)?;
         }
@@ -2618,16 +2596,16 @@ impl ::protobuf::Message for AttachRequest {
         }
         for v in &self.dns {
             os.write_string(10, &v)?;
-        };
+        }
         for v in &self.dns_search {
             os.write_string(11, &v)?;
-        };
+        }
         for v in &self.dns_options {
             os.write_string(12, &v)?;
-        };
+        }
         for v in &self.extra_hosts {
             os.write_string(13, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2700,7 +2678,7 @@ impl ::protobuf::reflect::ProtobufValue for AttachRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.Interface)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct Interface {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.Interface.network)
@@ -2890,39 +2868,35 @@ impl Interface {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "network",
-            |m: &Interface| { &m.network },
-            |m: &mut Interface| { &mut m.network },
+            |m: &Interface| &m.network,
+            |m: &mut Interface| &mut m.network,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &Interface| { &m.name },
-            |m: &mut Interface| { &mut m.name },
+            |m: &Interface| &m.name,
+            |m: &mut Interface| &mut m.name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "host_name",
-            |m: &Interface| { &m.host_name },
-            |m: &mut Interface| { &mut m.host_name },
+            |m: &Interface| &m.host_name,
+            |m: &mut Interface| &mut m.host_name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "mac",
-            |m: &Interface| { &m.mac },
-            |m: &mut Interface| { &mut m.mac },
+            |m: &Interface| &m.mac,
+            |m: &mut Interface| &mut m.mac,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "addresses",
-            |m: &Interface| { &m.addresses },
-            |m: &mut Interface| { &mut m.addresses },
+            |m: &Interface| &m.addresses,
+            |m: &mut Interface| &mut m.addresses,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "gateways",
-            |m: &Interface| { &m.gateways },
-            |m: &mut Interface| { &mut m.gateways },
+            |m: &Interface| &m.gateways,
+            |m: &mut Interface| &mut m.gateways,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Interface>(
-            "Interface",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Interface>("Interface", fields, oneofs)
     }
 }
 
@@ -2938,25 +2912,25 @@ impl ::protobuf::Message for Interface {
             match tag {
                 10 => {
                     self.network = is.read_string()?;
-                },
+                }
                 18 => {
                     self.name = is.read_string()?;
-                },
+                }
                 26 => {
                     self.host_name = is.read_string()?;
-                },
+                }
                 34 => {
                     self.mac = is.read_string()?;
-                },
+                }
                 42 => {
                     self.addresses.push(is.read_string()?);
-                },
+                }
                 50 => {
                     self.gateways.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2980,10 +2954,10 @@ impl ::protobuf::Message for Interface {
         }
         for value in &self.addresses {
             my_size += ::protobuf::rt::string_size(5, &value);
-        };
+        }
         for value in &self.gateways {
             my_size += ::protobuf::rt::string_size(6, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -3004,10 +2978,10 @@ impl ::protobuf::Message for Interface {
         }
         for v in &self.addresses {
             os.write_string(5, &v)?;
-        };
+        }
         for v in &self.gateways {
             os.write_string(6, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -3066,7 +3040,7 @@ impl ::protobuf::reflect::ProtobufValue for Interface {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.AttachResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct AttachResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.AttachResponse.netns)
@@ -3199,29 +3173,25 @@ impl AttachResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "netns",
-            |m: &AttachResponse| { &m.netns },
-            |m: &mut AttachResponse| { &mut m.netns },
+            |m: &AttachResponse| &m.netns,
+            |m: &mut AttachResponse| &mut m.netns,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "interfaces",
-            |m: &AttachResponse| { &m.interfaces },
-            |m: &mut AttachResponse| { &mut m.interfaces },
+            |m: &AttachResponse| &m.interfaces,
+            |m: &mut AttachResponse| &mut m.interfaces,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "ports",
-            |m: &AttachResponse| { &m.ports },
-            |m: &mut AttachResponse| { &mut m.ports },
+            |m: &AttachResponse| &m.ports,
+            |m: &mut AttachResponse| &mut m.ports,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "dns",
-            |m: &AttachResponse| { &m.dns },
-            |m: &mut AttachResponse| { &mut m.dns },
+            |m: &AttachResponse| &m.dns,
+            |m: &mut AttachResponse| &mut m.dns,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachResponse>(
-            "AttachResponse",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachResponse>("AttachResponse", fields, oneofs)
     }
 }
 
@@ -3237,19 +3207,19 @@ impl ::protobuf::Message for AttachResponse {
             match tag {
                 10 => {
                     self.netns = is.read_string()?;
-                },
+                }
                 18 => {
                     self.interfaces.push(is.read_message()?);
-                },
+                }
                 26 => {
                     self.ports.push(is.read_message()?);
-                },
+                }
                 34 => {
                     self.dns.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3265,14 +3235,14 @@ impl ::protobuf::Message for AttachResponse {
         for value in &self.interfaces {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         for value in &self.ports {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         for value in &self.dns {
             my_size += ::protobuf::rt::string_size(4, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -3284,13 +3254,13 @@ impl ::protobuf::Message for AttachResponse {
         }
         for v in &self.interfaces {
             ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
-        };
+        }
         for v in &self.ports {
             ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
-        };
+        }
         for v in &self.dns {
             os.write_string(4, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -3345,7 +3315,7 @@ impl ::protobuf::reflect::ProtobufValue for AttachResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.DetachRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct DetachRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.DetachRequest.container_id)
@@ -3397,14 +3367,10 @@ impl DetachRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_id",
-            |m: &DetachRequest| { &m.container_id },
-            |m: &mut DetachRequest| { &mut m.container_id },
+            |m: &DetachRequest| &m.container_id,
+            |m: &mut DetachRequest| &mut m.container_id,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<DetachRequest>(
-            "DetachRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<DetachRequest>("DetachRequest", fields, oneofs)
     }
 }
 
@@ -3420,10 +3386,10 @@ impl ::protobuf::Message for DetachRequest {
             match tag {
                 10 => {
                     self.container_id = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3493,7 +3459,7 @@ impl ::protobuf::reflect::ProtobufValue for DetachRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.CheckRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct CheckRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.CheckRequest.container_id)
@@ -3545,14 +3511,10 @@ impl CheckRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_id",
-            |m: &CheckRequest| { &m.container_id },
-            |m: &mut CheckRequest| { &mut m.container_id },
+            |m: &CheckRequest| &m.container_id,
+            |m: &mut CheckRequest| &mut m.container_id,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CheckRequest>(
-            "CheckRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CheckRequest>("CheckRequest", fields, oneofs)
     }
 }
 
@@ -3568,10 +3530,10 @@ impl ::protobuf::Message for CheckRequest {
             match tag {
                 10 => {
                     self.container_id = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3641,7 +3603,7 @@ impl ::protobuf::reflect::ProtobufValue for CheckRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.network.v1.GcRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct GcRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.network.v1.GcRequest.container_ids)
@@ -3692,14 +3654,10 @@ impl GcRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "container_ids",
-            |m: &GcRequest| { &m.container_ids },
-            |m: &mut GcRequest| { &mut m.container_ids },
+            |m: &GcRequest| &m.container_ids,
+            |m: &mut GcRequest| &mut m.container_ids,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<GcRequest>(
-            "GcRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<GcRequest>("GcRequest", fields, oneofs)
     }
 }
 
@@ -3715,10 +3673,10 @@ impl ::protobuf::Message for GcRequest {
             match tag {
                 10 => {
                     self.container_ids.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3730,7 +3688,7 @@ impl ::protobuf::Message for GcRequest {
         let mut my_size = 0;
         for value in &self.container_ids {
             my_size += ::protobuf::rt::string_size(1, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -3739,7 +3697,7 @@ impl ::protobuf::Message for GcRequest {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.container_ids {
             os.write_string(1, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -3762,10 +3720,8 @@ impl ::protobuf::Message for GcRequest {
     }
 
     fn default_instance() -> &'static GcRequest {
-        static instance: GcRequest = GcRequest {
-            container_ids: ::std::vec::Vec::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: GcRequest =
+            GcRequest { container_ids: ::std::vec::Vec::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -3853,15 +3809,15 @@ static file_descriptor_proto_data: &'static [u8] = b"\
 
 /// `FileDescriptorProto` object which was a source for this generated file
 fn file_descriptor_proto() -> &'static ::protobuf::descriptor::FileDescriptorProto {
-    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> = ::protobuf::rt::Lazy::new();
-    file_descriptor_proto_lazy.get(|| {
-        ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap()
-    })
+    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> =
+        ::protobuf::rt::Lazy::new();
+    file_descriptor_proto_lazy.get(|| ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap())
 }
 
 /// `FileDescriptor` object which allows dynamic access to files
 pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
-    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> = ::protobuf::rt::Lazy::new();
+    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> =
+        ::protobuf::rt::Lazy::new();
     static file_descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::FileDescriptor> = ::protobuf::rt::Lazy::new();
     file_descriptor.get(|| {
         let generated_file_descriptor = generated_file_descriptor_lazy.get(|| {
@@ -3885,12 +3841,7 @@ pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
             messages.push(CheckRequest::generated_message_descriptor_data());
             messages.push(GcRequest::generated_message_descriptor_data());
             let mut enums = ::std::vec::Vec::with_capacity(0);
-            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(
-                file_descriptor_proto(),
-                deps,
-                messages,
-                enums,
-            )
+            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(file_descriptor_proto(), deps, messages, enums)
         });
         ::protobuf::reflect::FileDescriptor::new_generated_2(generated_file_descriptor)
     })

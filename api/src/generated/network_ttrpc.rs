@@ -12,54 +12,84 @@ pub struct NetworkClient {
 
 impl NetworkClient {
     pub fn new(client: ::ttrpc::Client) -> Self {
-        NetworkClient {
-            client,
-        }
+        NetworkClient { client }
     }
 
-    pub fn create_network(&self, ctx: ttrpc::context::Context, req: &super::network::CreateNetworkRequest) -> ::ttrpc::Result<super::network::CreateNetworkResponse> {
+    pub fn create_network(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::CreateNetworkRequest,
+    ) -> ::ttrpc::Result<super::network::CreateNetworkResponse> {
         let mut cres = super::network::CreateNetworkResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "CreateNetwork", cres);
         Ok(cres)
     }
 
-    pub fn remove_network(&self, ctx: ttrpc::context::Context, req: &super::network::RemoveNetworkRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn remove_network(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::RemoveNetworkRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "RemoveNetwork", cres);
         Ok(cres)
     }
 
-    pub fn list_networks(&self, ctx: ttrpc::context::Context, req: &super::network::ListNetworksRequest) -> ::ttrpc::Result<super::network::ListNetworksResponse> {
+    pub fn list_networks(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::ListNetworksRequest,
+    ) -> ::ttrpc::Result<super::network::ListNetworksResponse> {
         let mut cres = super::network::ListNetworksResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "ListNetworks", cres);
         Ok(cres)
     }
 
-    pub fn inspect_network(&self, ctx: ttrpc::context::Context, req: &super::network::InspectNetworkRequest) -> ::ttrpc::Result<super::network::InspectNetworkResponse> {
+    pub fn inspect_network(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::InspectNetworkRequest,
+    ) -> ::ttrpc::Result<super::network::InspectNetworkResponse> {
         let mut cres = super::network::InspectNetworkResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "InspectNetwork", cres);
         Ok(cres)
     }
 
-    pub fn attach(&self, ctx: ttrpc::context::Context, req: &super::network::AttachRequest) -> ::ttrpc::Result<super::network::AttachResponse> {
+    pub fn attach(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::AttachRequest,
+    ) -> ::ttrpc::Result<super::network::AttachResponse> {
         let mut cres = super::network::AttachResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "Attach", cres);
         Ok(cres)
     }
 
-    pub fn detach(&self, ctx: ttrpc::context::Context, req: &super::network::DetachRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn detach(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::DetachRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "Detach", cres);
         Ok(cres)
     }
 
-    pub fn check(&self, ctx: ttrpc::context::Context, req: &super::network::CheckRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn check(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::CheckRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "Check", cres);
         Ok(cres)
     }
 
-    pub fn gc(&self, ctx: ttrpc::context::Context, req: &super::network::GcRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn gc(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::network::GcRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.network.v1.Network", "Gc", cres);
         Ok(cres)
@@ -155,58 +185,132 @@ impl ::ttrpc::MethodHandler for GcMethod {
 }
 
 pub trait Network {
-    fn create_network(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::CreateNetworkRequest) -> ::ttrpc::Result<super::network::CreateNetworkResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/CreateNetwork is not supported".to_string())))
+    fn create_network(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::CreateNetworkRequest,
+    ) -> ::ttrpc::Result<super::network::CreateNetworkResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/CreateNetwork is not supported".to_string(),
+        )))
     }
-    fn remove_network(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::RemoveNetworkRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/RemoveNetwork is not supported".to_string())))
+    fn remove_network(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::RemoveNetworkRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/RemoveNetwork is not supported".to_string(),
+        )))
     }
-    fn list_networks(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::ListNetworksRequest) -> ::ttrpc::Result<super::network::ListNetworksResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/ListNetworks is not supported".to_string())))
+    fn list_networks(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::ListNetworksRequest,
+    ) -> ::ttrpc::Result<super::network::ListNetworksResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/ListNetworks is not supported".to_string(),
+        )))
     }
-    fn inspect_network(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::InspectNetworkRequest) -> ::ttrpc::Result<super::network::InspectNetworkResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/InspectNetwork is not supported".to_string())))
+    fn inspect_network(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::InspectNetworkRequest,
+    ) -> ::ttrpc::Result<super::network::InspectNetworkResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/InspectNetwork is not supported".to_string(),
+        )))
     }
-    fn attach(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::AttachRequest) -> ::ttrpc::Result<super::network::AttachResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/Attach is not supported".to_string())))
+    fn attach(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::AttachRequest,
+    ) -> ::ttrpc::Result<super::network::AttachResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/Attach is not supported".to_string(),
+        )))
     }
-    fn detach(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::DetachRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/Detach is not supported".to_string())))
+    fn detach(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::DetachRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/Detach is not supported".to_string(),
+        )))
     }
-    fn check(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::CheckRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/Check is not supported".to_string())))
+    fn check(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::CheckRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/Check is not supported".to_string(),
+        )))
     }
-    fn gc(&self, _ctx: &::ttrpc::TtrpcContext, _: super::network::GcRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.network.v1.Network/Gc is not supported".to_string())))
+    fn gc(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::network::GcRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.network.v1.Network/Gc is not supported".to_string(),
+        )))
     }
 }
 
-pub fn create_network(service: Arc<dyn Network + Send + Sync>) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
+pub fn create_network(
+    service: Arc<dyn Network + Send + Sync>,
+) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
     let mut methods = HashMap::new();
 
-    methods.insert("/dhow.network.v1.Network/CreateNetwork".to_string(),
-                    Box::new(CreateNetworkMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/CreateNetwork".to_string(),
+        Box::new(CreateNetworkMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/RemoveNetwork".to_string(),
-                    Box::new(RemoveNetworkMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/RemoveNetwork".to_string(),
+        Box::new(RemoveNetworkMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/ListNetworks".to_string(),
-                    Box::new(ListNetworksMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/ListNetworks".to_string(),
+        Box::new(ListNetworksMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/InspectNetwork".to_string(),
-                    Box::new(InspectNetworkMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/InspectNetwork".to_string(),
+        Box::new(InspectNetworkMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/Attach".to_string(),
-                    Box::new(AttachMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/Attach".to_string(),
+        Box::new(AttachMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/Detach".to_string(),
-                    Box::new(DetachMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/Detach".to_string(),
+        Box::new(DetachMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/Check".to_string(),
-                    Box::new(CheckMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/Check".to_string(),
+        Box::new(CheckMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.network.v1.Network/Gc".to_string(),
-                    Box::new(GcMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.network.v1.Network/Gc".to_string(),
+        Box::new(GcMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
     methods
 }

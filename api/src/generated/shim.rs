@@ -4,8 +4,6 @@
 
 // https://github.com/rust-lang/rust-clippy/issues/702
 
-
-
 //! Generated file from `shim.proto`
 
 /// Generated files are compatible only with the same version
@@ -13,7 +11,7 @@
 const _PROTOBUF_VERSION_CHECK: () = ::protobuf::VERSION_3_7_2;
 
 // @@protoc_insertion_point(message:dhow.shim.v1.AttachRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct AttachRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.AttachRequest.id)
@@ -172,39 +170,35 @@ impl AttachRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "id",
-            |m: &AttachRequest| { &m.id },
-            |m: &mut AttachRequest| { &mut m.id },
+            |m: &AttachRequest| &m.id,
+            |m: &mut AttachRequest| &mut m.id,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "exec_id",
-            |m: &AttachRequest| { &m.exec_id },
-            |m: &mut AttachRequest| { &mut m.exec_id },
+            |m: &AttachRequest| &m.exec_id,
+            |m: &mut AttachRequest| &mut m.exec_id,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "stdin",
-            |m: &AttachRequest| { &m.stdin },
-            |m: &mut AttachRequest| { &mut m.stdin },
+            |m: &AttachRequest| &m.stdin,
+            |m: &mut AttachRequest| &mut m.stdin,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "stdout",
-            |m: &AttachRequest| { &m.stdout },
-            |m: &mut AttachRequest| { &mut m.stdout },
+            |m: &AttachRequest| &m.stdout,
+            |m: &mut AttachRequest| &mut m.stdout,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "stderr",
-            |m: &AttachRequest| { &m.stderr },
-            |m: &mut AttachRequest| { &mut m.stderr },
+            |m: &AttachRequest| &m.stderr,
+            |m: &mut AttachRequest| &mut m.stderr,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "detach_keys",
-            |m: &AttachRequest| { &m.detach_keys },
-            |m: &mut AttachRequest| { &mut m.detach_keys },
+            |m: &AttachRequest| &m.detach_keys,
+            |m: &mut AttachRequest| &mut m.detach_keys,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachRequest>(
-            "AttachRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachRequest>("AttachRequest", fields, oneofs)
     }
 }
 
@@ -220,25 +214,25 @@ impl ::protobuf::Message for AttachRequest {
             match tag {
                 10 => {
                     self.id = is.read_string()?;
-                },
+                }
                 18 => {
                     self.exec_id = is.read_string()?;
-                },
+                }
                 24 => {
                     self.stdin = is.read_bool()?;
-                },
+                }
                 32 => {
                     self.stdout = is.read_bool()?;
-                },
+                }
                 40 => {
                     self.stderr = is.read_bool()?;
-                },
+                }
                 50 => {
                     self.detach_keys = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -348,7 +342,7 @@ impl ::protobuf::reflect::ProtobufValue for AttachRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.shim.v1.AttachResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct AttachResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.AttachResponse.socket)
@@ -428,19 +422,15 @@ impl AttachResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "socket",
-            |m: &AttachResponse| { &m.socket },
-            |m: &mut AttachResponse| { &mut m.socket },
+            |m: &AttachResponse| &m.socket,
+            |m: &mut AttachResponse| &mut m.socket,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "token",
-            |m: &AttachResponse| { &m.token },
-            |m: &mut AttachResponse| { &mut m.token },
+            |m: &AttachResponse| &m.token,
+            |m: &mut AttachResponse| &mut m.token,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachResponse>(
-            "AttachResponse",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachResponse>("AttachResponse", fields, oneofs)
     }
 }
 
@@ -456,13 +446,13 @@ impl ::protobuf::Message for AttachResponse {
             match tag {
                 10 => {
                     self.socket = is.read_string()?;
-                },
+                }
                 18 => {
                     self.token = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -540,7 +530,7 @@ impl ::protobuf::reflect::ProtobufValue for AttachResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.shim.v1.LogPositionRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct LogPositionRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.LogPositionRequest.id)
@@ -592,8 +582,8 @@ impl LogPositionRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "id",
-            |m: &LogPositionRequest| { &m.id },
-            |m: &mut LogPositionRequest| { &mut m.id },
+            |m: &LogPositionRequest| &m.id,
+            |m: &mut LogPositionRequest| &mut m.id,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<LogPositionRequest>(
             "LogPositionRequest",
@@ -615,10 +605,10 @@ impl ::protobuf::Message for LogPositionRequest {
             match tag {
                 10 => {
                     self.id = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -662,10 +652,8 @@ impl ::protobuf::Message for LogPositionRequest {
     }
 
     fn default_instance() -> &'static LogPositionRequest {
-        static instance: LogPositionRequest = LogPositionRequest {
-            id: ::std::string::String::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: LogPositionRequest =
+            LogPositionRequest { id: ::std::string::String::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -688,7 +676,7 @@ impl ::protobuf::reflect::ProtobufValue for LogPositionRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.shim.v1.LogPositionResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct LogPositionResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.LogPositionResponse.path)
@@ -774,18 +762,18 @@ impl LogPositionResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "path",
-            |m: &LogPositionResponse| { &m.path },
-            |m: &mut LogPositionResponse| { &mut m.path },
+            |m: &LogPositionResponse| &m.path,
+            |m: &mut LogPositionResponse| &mut m.path,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "offset",
-            |m: &LogPositionResponse| { &m.offset },
-            |m: &mut LogPositionResponse| { &mut m.offset },
+            |m: &LogPositionResponse| &m.offset,
+            |m: &mut LogPositionResponse| &mut m.offset,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "generation",
-            |m: &LogPositionResponse| { &m.generation },
-            |m: &mut LogPositionResponse| { &mut m.generation },
+            |m: &LogPositionResponse| &m.generation,
+            |m: &mut LogPositionResponse| &mut m.generation,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<LogPositionResponse>(
             "LogPositionResponse",
@@ -807,16 +795,16 @@ impl ::protobuf::Message for LogPositionResponse {
             match tag {
                 10 => {
                     self.path = is.read_string()?;
-                },
+                }
                 16 => {
                     self.offset = is.read_uint64()?;
-                },
+                }
                 24 => {
                     self.generation = is.read_uint64()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -902,7 +890,7 @@ impl ::protobuf::reflect::ProtobufValue for LogPositionResponse {
 }
 
 // @@protoc_insertion_point(message:dhow.shim.v1.HealthRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct HealthRequest {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.HealthRequest.id)
@@ -954,14 +942,10 @@ impl HealthRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "id",
-            |m: &HealthRequest| { &m.id },
-            |m: &mut HealthRequest| { &mut m.id },
+            |m: &HealthRequest| &m.id,
+            |m: &mut HealthRequest| &mut m.id,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<HealthRequest>(
-            "HealthRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<HealthRequest>("HealthRequest", fields, oneofs)
     }
 }
 
@@ -977,10 +961,10 @@ impl ::protobuf::Message for HealthRequest {
             match tag {
                 10 => {
                     self.id = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1024,10 +1008,8 @@ impl ::protobuf::Message for HealthRequest {
     }
 
     fn default_instance() -> &'static HealthRequest {
-        static instance: HealthRequest = HealthRequest {
-            id: ::std::string::String::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: HealthRequest =
+            HealthRequest { id: ::std::string::String::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -1050,7 +1032,7 @@ impl ::protobuf::reflect::ProtobufValue for HealthRequest {
 }
 
 // @@protoc_insertion_point(message:dhow.shim.v1.HealthResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct HealthResponse {
     // message fields
     // @@protoc_insertion_point(field:dhow.shim.v1.HealthResponse.status)
@@ -1119,19 +1101,15 @@ impl HealthResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "status",
-            |m: &HealthResponse| { &m.status },
-            |m: &mut HealthResponse| { &mut m.status },
+            |m: &HealthResponse| &m.status,
+            |m: &mut HealthResponse| &mut m.status,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "failing_streak",
-            |m: &HealthResponse| { &m.failing_streak },
-            |m: &mut HealthResponse| { &mut m.failing_streak },
+            |m: &HealthResponse| &m.failing_streak,
+            |m: &mut HealthResponse| &mut m.failing_streak,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<HealthResponse>(
-            "HealthResponse",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<HealthResponse>("HealthResponse", fields, oneofs)
     }
 }
 
@@ -1147,13 +1125,13 @@ impl ::protobuf::Message for HealthResponse {
             match tag {
                 10 => {
                     self.status = is.read_string()?;
-                },
+                }
                 16 => {
                     self.failing_streak = is.read_uint32()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1253,15 +1231,15 @@ static file_descriptor_proto_data: &'static [u8] = b"\
 
 /// `FileDescriptorProto` object which was a source for this generated file
 fn file_descriptor_proto() -> &'static ::protobuf::descriptor::FileDescriptorProto {
-    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> = ::protobuf::rt::Lazy::new();
-    file_descriptor_proto_lazy.get(|| {
-        ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap()
-    })
+    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> =
+        ::protobuf::rt::Lazy::new();
+    file_descriptor_proto_lazy.get(|| ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap())
 }
 
 /// `FileDescriptor` object which allows dynamic access to files
 pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
-    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> = ::protobuf::rt::Lazy::new();
+    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> =
+        ::protobuf::rt::Lazy::new();
     static file_descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::FileDescriptor> = ::protobuf::rt::Lazy::new();
     file_descriptor.get(|| {
         let generated_file_descriptor = generated_file_descriptor_lazy.get(|| {
@@ -1274,12 +1252,7 @@ pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
             messages.push(HealthRequest::generated_message_descriptor_data());
             messages.push(HealthResponse::generated_message_descriptor_data());
             let mut enums = ::std::vec::Vec::with_capacity(0);
-            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(
-                file_descriptor_proto(),
-                deps,
-                messages,
-                enums,
-            )
+            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(file_descriptor_proto(), deps, messages, enums)
         });
         ::protobuf::reflect::FileDescriptor::new_generated_2(generated_file_descriptor)
     })

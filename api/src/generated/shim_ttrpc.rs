@@ -12,24 +12,34 @@ pub struct ShimClient {
 
 impl ShimClient {
     pub fn new(client: ::ttrpc::Client) -> Self {
-        ShimClient {
-            client,
-        }
+        ShimClient { client }
     }
 
-    pub fn attach(&self, ctx: ttrpc::context::Context, req: &super::shim::AttachRequest) -> ::ttrpc::Result<super::shim::AttachResponse> {
+    pub fn attach(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::shim::AttachRequest,
+    ) -> ::ttrpc::Result<super::shim::AttachResponse> {
         let mut cres = super::shim::AttachResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.shim.v1.Shim", "Attach", cres);
         Ok(cres)
     }
 
-    pub fn log_position(&self, ctx: ttrpc::context::Context, req: &super::shim::LogPositionRequest) -> ::ttrpc::Result<super::shim::LogPositionResponse> {
+    pub fn log_position(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::shim::LogPositionRequest,
+    ) -> ::ttrpc::Result<super::shim::LogPositionResponse> {
         let mut cres = super::shim::LogPositionResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.shim.v1.Shim", "LogPosition", cres);
         Ok(cres)
     }
 
-    pub fn health(&self, ctx: ttrpc::context::Context, req: &super::shim::HealthRequest) -> ::ttrpc::Result<super::shim::HealthResponse> {
+    pub fn health(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::shim::HealthRequest,
+    ) -> ::ttrpc::Result<super::shim::HealthResponse> {
         let mut cres = super::shim::HealthResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "dhow.shim.v1.Shim", "Health", cres);
         Ok(cres)
@@ -70,28 +80,57 @@ impl ::ttrpc::MethodHandler for HealthMethod {
 }
 
 pub trait Shim {
-    fn attach(&self, _ctx: &::ttrpc::TtrpcContext, _: super::shim::AttachRequest) -> ::ttrpc::Result<super::shim::AttachResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.shim.v1.Shim/Attach is not supported".to_string())))
+    fn attach(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::shim::AttachRequest,
+    ) -> ::ttrpc::Result<super::shim::AttachResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.shim.v1.Shim/Attach is not supported".to_string(),
+        )))
     }
-    fn log_position(&self, _ctx: &::ttrpc::TtrpcContext, _: super::shim::LogPositionRequest) -> ::ttrpc::Result<super::shim::LogPositionResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.shim.v1.Shim/LogPosition is not supported".to_string())))
+    fn log_position(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::shim::LogPositionRequest,
+    ) -> ::ttrpc::Result<super::shim::LogPositionResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.shim.v1.Shim/LogPosition is not supported".to_string(),
+        )))
     }
-    fn health(&self, _ctx: &::ttrpc::TtrpcContext, _: super::shim::HealthRequest) -> ::ttrpc::Result<super::shim::HealthResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/dhow.shim.v1.Shim/Health is not supported".to_string())))
+    fn health(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::shim::HealthRequest,
+    ) -> ::ttrpc::Result<super::shim::HealthResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/dhow.shim.v1.Shim/Health is not supported".to_string(),
+        )))
     }
 }
 
-pub fn create_shim(service: Arc<dyn Shim + Send + Sync>) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
+pub fn create_shim(
+    service: Arc<dyn Shim + Send + Sync>,
+) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
     let mut methods = HashMap::new();
 
-    methods.insert("/dhow.shim.v1.Shim/Attach".to_string(),
-                    Box::new(AttachMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.shim.v1.Shim/Attach".to_string(),
+        Box::new(AttachMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.shim.v1.Shim/LogPosition".to_string(),
-                    Box::new(LogPositionMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.shim.v1.Shim/LogPosition".to_string(),
+        Box::new(LogPositionMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/dhow.shim.v1.Shim/Health".to_string(),
-                    Box::new(HealthMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/dhow.shim.v1.Shim/Health".to_string(),
+        Box::new(HealthMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
     methods
 }

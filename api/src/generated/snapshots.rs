@@ -4,8 +4,6 @@
 
 // https://github.com/rust-lang/rust-clippy/issues/702
 
-
-
 //! Generated file from `snapshots.proto`
 
 /// Generated files are compatible only with the same version
@@ -13,7 +11,7 @@
 const _PROTOBUF_VERSION_CHECK: () = ::protobuf::VERSION_3_7_2;
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.Mount)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct Mount {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.Mount.type)
@@ -148,29 +146,25 @@ impl Mount {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "type",
-            |m: &Mount| { &m.type_ },
-            |m: &mut Mount| { &mut m.type_ },
+            |m: &Mount| &m.type_,
+            |m: &mut Mount| &mut m.type_,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "source",
-            |m: &Mount| { &m.source },
-            |m: &mut Mount| { &mut m.source },
+            |m: &Mount| &m.source,
+            |m: &mut Mount| &mut m.source,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "target",
-            |m: &Mount| { &m.target },
-            |m: &mut Mount| { &mut m.target },
+            |m: &Mount| &m.target,
+            |m: &mut Mount| &mut m.target,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "options",
-            |m: &Mount| { &m.options },
-            |m: &mut Mount| { &mut m.options },
+            |m: &Mount| &m.options,
+            |m: &mut Mount| &mut m.options,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Mount>(
-            "Mount",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Mount>("Mount", fields, oneofs)
     }
 }
 
@@ -186,19 +180,19 @@ impl ::protobuf::Message for Mount {
             match tag {
                 10 => {
                     self.type_ = is.read_string()?;
-                },
+                }
                 18 => {
                     self.source = is.read_string()?;
-                },
+                }
                 26 => {
                     self.target = is.read_string()?;
-                },
+                }
                 34 => {
                     self.options.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -219,7 +213,7 @@ impl ::protobuf::Message for Mount {
         }
         for value in &self.options {
             my_size += ::protobuf::rt::string_size(4, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -237,7 +231,7 @@ impl ::protobuf::Message for Mount {
         }
         for v in &self.options {
             os.write_string(4, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -292,7 +286,7 @@ impl ::protobuf::reflect::ProtobufValue for Mount {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.PrepareSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct PrepareSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.PrepareSnapshotRequest.snapshotter)
@@ -427,23 +421,23 @@ impl PrepareSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &PrepareSnapshotRequest| { &m.snapshotter },
-            |m: &mut PrepareSnapshotRequest| { &mut m.snapshotter },
+            |m: &PrepareSnapshotRequest| &m.snapshotter,
+            |m: &mut PrepareSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &PrepareSnapshotRequest| { &m.key },
-            |m: &mut PrepareSnapshotRequest| { &mut m.key },
+            |m: &PrepareSnapshotRequest| &m.key,
+            |m: &mut PrepareSnapshotRequest| &mut m.key,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "parent",
-            |m: &PrepareSnapshotRequest| { &m.parent },
-            |m: &mut PrepareSnapshotRequest| { &mut m.parent },
+            |m: &PrepareSnapshotRequest| &m.parent,
+            |m: &mut PrepareSnapshotRequest| &mut m.parent,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "labels",
-            |m: &PrepareSnapshotRequest| { &m.labels },
-            |m: &mut PrepareSnapshotRequest| { &mut m.labels },
+            |m: &PrepareSnapshotRequest| &m.labels,
+            |m: &mut PrepareSnapshotRequest| &mut m.labels,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<PrepareSnapshotRequest>(
             "PrepareSnapshotRequest",
@@ -465,13 +459,13 @@ impl ::protobuf::Message for PrepareSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 26 => {
                     self.parent = is.read_string()?;
-                },
+                }
                 34 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -486,10 +480,10 @@ impl ::protobuf::Message for PrepareSnapshotRequest {
                     }
                     is.pop_limit(old_limit);
                     self.labels.insert(key, value);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -513,7 +507,7 @@ impl ::protobuf::Message for PrepareSnapshotRequest {
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -537,7 +531,7 @@ impl ::protobuf::Message for PrepareSnapshotRequest {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -586,7 +580,7 @@ impl ::protobuf::reflect::ProtobufValue for PrepareSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.PrepareSnapshotResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct PrepareSnapshotResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.PrepareSnapshotResponse.mounts)
@@ -637,8 +631,8 @@ impl PrepareSnapshotResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "mounts",
-            |m: &PrepareSnapshotResponse| { &m.mounts },
-            |m: &mut PrepareSnapshotResponse| { &mut m.mounts },
+            |m: &PrepareSnapshotResponse| &m.mounts,
+            |m: &mut PrepareSnapshotResponse| &mut m.mounts,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<PrepareSnapshotResponse>(
             "PrepareSnapshotResponse",
@@ -660,10 +654,10 @@ impl ::protobuf::Message for PrepareSnapshotResponse {
             match tag {
                 10 => {
                     self.mounts.push(is.read_message()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -676,7 +670,7 @@ impl ::protobuf::Message for PrepareSnapshotResponse {
         for value in &self.mounts {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -685,7 +679,7 @@ impl ::protobuf::Message for PrepareSnapshotResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.mounts {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -719,7 +713,9 @@ impl ::protobuf::Message for PrepareSnapshotResponse {
 impl ::protobuf::MessageFull for PrepareSnapshotResponse {
     fn descriptor() -> ::protobuf::reflect::MessageDescriptor {
         static descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::MessageDescriptor> = ::protobuf::rt::Lazy::new();
-        descriptor.get(|| file_descriptor().message_by_package_relative_name("PrepareSnapshotResponse").unwrap()).clone()
+        descriptor
+            .get(|| file_descriptor().message_by_package_relative_name("PrepareSnapshotResponse").unwrap())
+            .clone()
     }
 }
 
@@ -734,7 +730,7 @@ impl ::protobuf::reflect::ProtobufValue for PrepareSnapshotResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.ViewSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ViewSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.ViewSnapshotRequest.snapshotter)
@@ -869,23 +865,23 @@ impl ViewSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &ViewSnapshotRequest| { &m.snapshotter },
-            |m: &mut ViewSnapshotRequest| { &mut m.snapshotter },
+            |m: &ViewSnapshotRequest| &m.snapshotter,
+            |m: &mut ViewSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &ViewSnapshotRequest| { &m.key },
-            |m: &mut ViewSnapshotRequest| { &mut m.key },
+            |m: &ViewSnapshotRequest| &m.key,
+            |m: &mut ViewSnapshotRequest| &mut m.key,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "parent",
-            |m: &ViewSnapshotRequest| { &m.parent },
-            |m: &mut ViewSnapshotRequest| { &mut m.parent },
+            |m: &ViewSnapshotRequest| &m.parent,
+            |m: &mut ViewSnapshotRequest| &mut m.parent,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "labels",
-            |m: &ViewSnapshotRequest| { &m.labels },
-            |m: &mut ViewSnapshotRequest| { &mut m.labels },
+            |m: &ViewSnapshotRequest| &m.labels,
+            |m: &mut ViewSnapshotRequest| &mut m.labels,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<ViewSnapshotRequest>(
             "ViewSnapshotRequest",
@@ -907,13 +903,13 @@ impl ::protobuf::Message for ViewSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 26 => {
                     self.parent = is.read_string()?;
-                },
+                }
                 34 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -928,10 +924,10 @@ impl ::protobuf::Message for ViewSnapshotRequest {
                     }
                     is.pop_limit(old_limit);
                     self.labels.insert(key, value);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -955,7 +951,7 @@ impl ::protobuf::Message for ViewSnapshotRequest {
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -979,7 +975,7 @@ impl ::protobuf::Message for ViewSnapshotRequest {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1028,7 +1024,7 @@ impl ::protobuf::reflect::ProtobufValue for ViewSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.ViewSnapshotResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ViewSnapshotResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.ViewSnapshotResponse.mounts)
@@ -1079,8 +1075,8 @@ impl ViewSnapshotResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "mounts",
-            |m: &ViewSnapshotResponse| { &m.mounts },
-            |m: &mut ViewSnapshotResponse| { &mut m.mounts },
+            |m: &ViewSnapshotResponse| &m.mounts,
+            |m: &mut ViewSnapshotResponse| &mut m.mounts,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<ViewSnapshotResponse>(
             "ViewSnapshotResponse",
@@ -1102,10 +1098,10 @@ impl ::protobuf::Message for ViewSnapshotResponse {
             match tag {
                 10 => {
                     self.mounts.push(is.read_message()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1118,7 +1114,7 @@ impl ::protobuf::Message for ViewSnapshotResponse {
         for value in &self.mounts {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1127,7 +1123,7 @@ impl ::protobuf::Message for ViewSnapshotResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.mounts {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1150,10 +1146,8 @@ impl ::protobuf::Message for ViewSnapshotResponse {
     }
 
     fn default_instance() -> &'static ViewSnapshotResponse {
-        static instance: ViewSnapshotResponse = ViewSnapshotResponse {
-            mounts: ::std::vec::Vec::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: ViewSnapshotResponse =
+            ViewSnapshotResponse { mounts: ::std::vec::Vec::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -1176,7 +1170,7 @@ impl ::protobuf::reflect::ProtobufValue for ViewSnapshotResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.MountsRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct MountsRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.MountsRequest.snapshotter)
@@ -1256,19 +1250,15 @@ impl MountsRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &MountsRequest| { &m.snapshotter },
-            |m: &mut MountsRequest| { &mut m.snapshotter },
+            |m: &MountsRequest| &m.snapshotter,
+            |m: &mut MountsRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &MountsRequest| { &m.key },
-            |m: &mut MountsRequest| { &mut m.key },
+            |m: &MountsRequest| &m.key,
+            |m: &mut MountsRequest| &mut m.key,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<MountsRequest>(
-            "MountsRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<MountsRequest>("MountsRequest", fields, oneofs)
     }
 }
 
@@ -1284,13 +1274,13 @@ impl ::protobuf::Message for MountsRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1368,7 +1358,7 @@ impl ::protobuf::reflect::ProtobufValue for MountsRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.MountsResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct MountsResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.MountsResponse.mounts)
@@ -1419,14 +1409,10 @@ impl MountsResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "mounts",
-            |m: &MountsResponse| { &m.mounts },
-            |m: &mut MountsResponse| { &mut m.mounts },
+            |m: &MountsResponse| &m.mounts,
+            |m: &mut MountsResponse| &mut m.mounts,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<MountsResponse>(
-            "MountsResponse",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<MountsResponse>("MountsResponse", fields, oneofs)
     }
 }
 
@@ -1442,10 +1428,10 @@ impl ::protobuf::Message for MountsResponse {
             match tag {
                 10 => {
                     self.mounts.push(is.read_message()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1458,7 +1444,7 @@ impl ::protobuf::Message for MountsResponse {
         for value in &self.mounts {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1467,7 +1453,7 @@ impl ::protobuf::Message for MountsResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.mounts {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1490,10 +1476,8 @@ impl ::protobuf::Message for MountsResponse {
     }
 
     fn default_instance() -> &'static MountsResponse {
-        static instance: MountsResponse = MountsResponse {
-            mounts: ::std::vec::Vec::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: MountsResponse =
+            MountsResponse { mounts: ::std::vec::Vec::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -1516,7 +1500,7 @@ impl ::protobuf::reflect::ProtobufValue for MountsResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.RemoveSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct RemoveSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.RemoveSnapshotRequest.snapshotter)
@@ -1596,13 +1580,13 @@ impl RemoveSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &RemoveSnapshotRequest| { &m.snapshotter },
-            |m: &mut RemoveSnapshotRequest| { &mut m.snapshotter },
+            |m: &RemoveSnapshotRequest| &m.snapshotter,
+            |m: &mut RemoveSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &RemoveSnapshotRequest| { &m.key },
-            |m: &mut RemoveSnapshotRequest| { &mut m.key },
+            |m: &RemoveSnapshotRequest| &m.key,
+            |m: &mut RemoveSnapshotRequest| &mut m.key,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<RemoveSnapshotRequest>(
             "RemoveSnapshotRequest",
@@ -1624,13 +1608,13 @@ impl ::protobuf::Message for RemoveSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1708,7 +1692,7 @@ impl ::protobuf::reflect::ProtobufValue for RemoveSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.CommitSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct CommitSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.CommitSnapshotRequest.snapshotter)
@@ -1871,28 +1855,28 @@ impl CommitSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &CommitSnapshotRequest| { &m.snapshotter },
-            |m: &mut CommitSnapshotRequest| { &mut m.snapshotter },
+            |m: &CommitSnapshotRequest| &m.snapshotter,
+            |m: &mut CommitSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &CommitSnapshotRequest| { &m.name },
-            |m: &mut CommitSnapshotRequest| { &mut m.name },
+            |m: &CommitSnapshotRequest| &m.name,
+            |m: &mut CommitSnapshotRequest| &mut m.name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &CommitSnapshotRequest| { &m.key },
-            |m: &mut CommitSnapshotRequest| { &mut m.key },
+            |m: &CommitSnapshotRequest| &m.key,
+            |m: &mut CommitSnapshotRequest| &mut m.key,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "labels",
-            |m: &CommitSnapshotRequest| { &m.labels },
-            |m: &mut CommitSnapshotRequest| { &mut m.labels },
+            |m: &CommitSnapshotRequest| &m.labels,
+            |m: &mut CommitSnapshotRequest| &mut m.labels,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "parent",
-            |m: &CommitSnapshotRequest| { &m.parent },
-            |m: &mut CommitSnapshotRequest| { &mut m.parent },
+            |m: &CommitSnapshotRequest| &m.parent,
+            |m: &mut CommitSnapshotRequest| &mut m.parent,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CommitSnapshotRequest>(
             "CommitSnapshotRequest",
@@ -1914,13 +1898,13 @@ impl ::protobuf::Message for CommitSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.name = is.read_string()?;
-                },
+                }
                 26 => {
                     self.key = is.read_string()?;
-                },
+                }
                 34 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -1935,13 +1919,13 @@ impl ::protobuf::Message for CommitSnapshotRequest {
                     }
                     is.pop_limit(old_limit);
                     self.labels.insert(key, value);
-                },
+                }
                 42 => {
                     self.parent = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -1965,7 +1949,7 @@ impl ::protobuf::Message for CommitSnapshotRequest {
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         if !self.parent.is_empty() {
             my_size += ::protobuf::rt::string_size(5, &self.parent);
         }
@@ -1992,7 +1976,7 @@ impl ::protobuf::Message for CommitSnapshotRequest {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         if !self.parent.is_empty() {
             os.write_string(5, &self.parent)?;
         }
@@ -2045,7 +2029,7 @@ impl ::protobuf::reflect::ProtobufValue for CommitSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.StatSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct StatSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.StatSnapshotRequest.snapshotter)
@@ -2125,13 +2109,13 @@ impl StatSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &StatSnapshotRequest| { &m.snapshotter },
-            |m: &mut StatSnapshotRequest| { &mut m.snapshotter },
+            |m: &StatSnapshotRequest| &m.snapshotter,
+            |m: &mut StatSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &StatSnapshotRequest| { &m.key },
-            |m: &mut StatSnapshotRequest| { &mut m.key },
+            |m: &StatSnapshotRequest| &m.key,
+            |m: &mut StatSnapshotRequest| &mut m.key,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<StatSnapshotRequest>(
             "StatSnapshotRequest",
@@ -2153,13 +2137,13 @@ impl ::protobuf::Message for StatSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2237,7 +2221,7 @@ impl ::protobuf::reflect::ProtobufValue for StatSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.Info)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct Info {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.Info.name)
@@ -2338,7 +2322,9 @@ impl Info {
     // .google.protobuf.Timestamp created_at = 4;
 
     pub fn created_at(&self) -> &::protobuf::well_known_types::timestamp::Timestamp {
-        self.created_at.as_ref().unwrap_or_else(|| <::protobuf::well_known_types::timestamp::Timestamp as ::protobuf::Message>::default_instance())
+        self.created_at.as_ref().unwrap_or_else(|| {
+            <::protobuf::well_known_types::timestamp::Timestamp as ::protobuf::Message>::default_instance()
+        })
     }
 
     pub fn clear_created_at(&mut self) {
@@ -2368,7 +2354,9 @@ impl Info {
     // .google.protobuf.Timestamp updated_at = 5;
 
     pub fn updated_at(&self) -> &::protobuf::well_known_types::timestamp::Timestamp {
-        self.updated_at.as_ref().unwrap_or_else(|| <::protobuf::well_known_types::timestamp::Timestamp as ::protobuf::Message>::default_instance())
+        self.updated_at.as_ref().unwrap_or_else(|| {
+            <::protobuf::well_known_types::timestamp::Timestamp as ::protobuf::Message>::default_instance()
+        })
     }
 
     pub fn clear_updated_at(&mut self) {
@@ -2425,39 +2413,33 @@ impl Info {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "name",
-            |m: &Info| { &m.name },
-            |m: &mut Info| { &mut m.name },
+            |m: &Info| &m.name,
+            |m: &mut Info| &mut m.name,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "parent",
-            |m: &Info| { &m.parent },
-            |m: &mut Info| { &mut m.parent },
+            |m: &Info| &m.parent,
+            |m: &mut Info| &mut m.parent,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "kind",
-            |m: &Info| { &m.kind },
-            |m: &mut Info| { &mut m.kind },
+            |m: &Info| &m.kind,
+            |m: &mut Info| &mut m.kind,
         ));
-        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, ::protobuf::well_known_types::timestamp::Timestamp>(
-            "created_at",
-            |m: &Info| { &m.created_at },
-            |m: &mut Info| { &mut m.created_at },
-        ));
-        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, ::protobuf::well_known_types::timestamp::Timestamp>(
-            "updated_at",
-            |m: &Info| { &m.updated_at },
-            |m: &mut Info| { &mut m.updated_at },
-        ));
+        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<
+            _,
+            ::protobuf::well_known_types::timestamp::Timestamp,
+        >("created_at", |m: &Info| &m.created_at, |m: &mut Info| &mut m.created_at));
+        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<
+            _,
+            ::protobuf::well_known_types::timestamp::Timestamp,
+        >("updated_at", |m: &Info| &m.updated_at, |m: &mut Info| &mut m.updated_at));
         fields.push(::protobuf::reflect::rt::v2::make_map_simpler_accessor_new::<_, _>(
             "labels",
-            |m: &Info| { &m.labels },
-            |m: &mut Info| { &mut m.labels },
+            |m: &Info| &m.labels,
+            |m: &mut Info| &mut m.labels,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Info>(
-            "Info",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Info>("Info", fields, oneofs)
     }
 }
 
@@ -2473,19 +2455,19 @@ impl ::protobuf::Message for Info {
             match tag {
                 10 => {
                     self.name = is.read_string()?;
-                },
+                }
                 18 => {
                     self.parent = is.read_string()?;
-                },
+                }
                 24 => {
                     self.kind = is.read_enum_or_unknown()?;
-                },
+                }
                 34 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.created_at)?;
-                },
+                }
                 42 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.updated_at)?;
-                },
+                }
                 50 => {
                     let len = is.read_raw_varint32()?;
                     let old_limit = is.push_limit(len as u64)?;
@@ -2500,10 +2482,10 @@ impl ::protobuf::Message for Info {
                     }
                     is.pop_limit(old_limit);
                     self.labels.insert(key, value);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2535,7 +2517,7 @@ impl ::protobuf::Message for Info {
             entry_size += ::protobuf::rt::string_size(1, &k);
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2565,7 +2547,7 @@ impl ::protobuf::Message for Info {
             os.write_raw_varint32(entry_size as u32)?;
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2616,7 +2598,7 @@ impl ::protobuf::reflect::ProtobufValue for Info {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.StatSnapshotResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct StatSnapshotResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.StatSnapshotResponse.info)
@@ -2672,8 +2654,8 @@ impl StatSnapshotResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, Info>(
             "info",
-            |m: &StatSnapshotResponse| { &m.info },
-            |m: &mut StatSnapshotResponse| { &mut m.info },
+            |m: &StatSnapshotResponse| &m.info,
+            |m: &mut StatSnapshotResponse| &mut m.info,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<StatSnapshotResponse>(
             "StatSnapshotResponse",
@@ -2695,10 +2677,10 @@ impl ::protobuf::Message for StatSnapshotResponse {
             match tag {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.info)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -2769,7 +2751,7 @@ impl ::protobuf::reflect::ProtobufValue for StatSnapshotResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.UpdateSnapshotRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct UpdateSnapshotRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.UpdateSnapshotRequest.snapshotter)
@@ -2853,7 +2835,9 @@ impl UpdateSnapshotRequest {
     // .google.protobuf.FieldMask update_mask = 3;
 
     pub fn update_mask(&self) -> &::protobuf::well_known_types::field_mask::FieldMask {
-        self.update_mask.as_ref().unwrap_or_else(|| <::protobuf::well_known_types::field_mask::FieldMask as ::protobuf::Message>::default_instance())
+        self.update_mask.as_ref().unwrap_or_else(|| {
+            <::protobuf::well_known_types::field_mask::FieldMask as ::protobuf::Message>::default_instance()
+        })
     }
 
     pub fn clear_update_mask(&mut self) {
@@ -2885,18 +2869,21 @@ impl UpdateSnapshotRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &UpdateSnapshotRequest| { &m.snapshotter },
-            |m: &mut UpdateSnapshotRequest| { &mut m.snapshotter },
+            |m: &UpdateSnapshotRequest| &m.snapshotter,
+            |m: &mut UpdateSnapshotRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, Info>(
             "info",
-            |m: &UpdateSnapshotRequest| { &m.info },
-            |m: &mut UpdateSnapshotRequest| { &mut m.info },
+            |m: &UpdateSnapshotRequest| &m.info,
+            |m: &mut UpdateSnapshotRequest| &mut m.info,
         ));
-        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, ::protobuf::well_known_types::field_mask::FieldMask>(
+        fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<
+            _,
+            ::protobuf::well_known_types::field_mask::FieldMask,
+        >(
             "update_mask",
-            |m: &UpdateSnapshotRequest| { &m.update_mask },
-            |m: &mut UpdateSnapshotRequest| { &mut m.update_mask },
+            |m: &UpdateSnapshotRequest| &m.update_mask,
+            |m: &mut UpdateSnapshotRequest| &mut m.update_mask,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UpdateSnapshotRequest>(
             "UpdateSnapshotRequest",
@@ -2918,16 +2905,16 @@ impl ::protobuf::Message for UpdateSnapshotRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.info)?;
-                },
+                }
                 26 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.update_mask)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3015,7 +3002,7 @@ impl ::protobuf::reflect::ProtobufValue for UpdateSnapshotRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.UpdateSnapshotResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct UpdateSnapshotResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.UpdateSnapshotResponse.info)
@@ -3071,8 +3058,8 @@ impl UpdateSnapshotResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_message_field_accessor::<_, Info>(
             "info",
-            |m: &UpdateSnapshotResponse| { &m.info },
-            |m: &mut UpdateSnapshotResponse| { &mut m.info },
+            |m: &UpdateSnapshotResponse| &m.info,
+            |m: &mut UpdateSnapshotResponse| &mut m.info,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UpdateSnapshotResponse>(
             "UpdateSnapshotResponse",
@@ -3094,10 +3081,10 @@ impl ::protobuf::Message for UpdateSnapshotResponse {
             match tag {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.info)?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3168,7 +3155,7 @@ impl ::protobuf::reflect::ProtobufValue for UpdateSnapshotResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.ListSnapshotsRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ListSnapshotsRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.ListSnapshotsRequest.snapshotter)
@@ -3247,13 +3234,13 @@ impl ListSnapshotsRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &ListSnapshotsRequest| { &m.snapshotter },
-            |m: &mut ListSnapshotsRequest| { &mut m.snapshotter },
+            |m: &ListSnapshotsRequest| &m.snapshotter,
+            |m: &mut ListSnapshotsRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "filters",
-            |m: &ListSnapshotsRequest| { &m.filters },
-            |m: &mut ListSnapshotsRequest| { &mut m.filters },
+            |m: &ListSnapshotsRequest| &m.filters,
+            |m: &mut ListSnapshotsRequest| &mut m.filters,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<ListSnapshotsRequest>(
             "ListSnapshotsRequest",
@@ -3275,13 +3262,13 @@ impl ::protobuf::Message for ListSnapshotsRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.filters.push(is.read_string()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3296,7 +3283,7 @@ impl ::protobuf::Message for ListSnapshotsRequest {
         }
         for value in &self.filters {
             my_size += ::protobuf::rt::string_size(2, &value);
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -3308,7 +3295,7 @@ impl ::protobuf::Message for ListSnapshotsRequest {
         }
         for v in &self.filters {
             os.write_string(2, &v)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -3359,7 +3346,7 @@ impl ::protobuf::reflect::ProtobufValue for ListSnapshotsRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.ListSnapshotsResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct ListSnapshotsResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.ListSnapshotsResponse.info)
@@ -3410,8 +3397,8 @@ impl ListSnapshotsResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_vec_simpler_accessor::<_, _>(
             "info",
-            |m: &ListSnapshotsResponse| { &m.info },
-            |m: &mut ListSnapshotsResponse| { &mut m.info },
+            |m: &ListSnapshotsResponse| &m.info,
+            |m: &mut ListSnapshotsResponse| &mut m.info,
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<ListSnapshotsResponse>(
             "ListSnapshotsResponse",
@@ -3433,10 +3420,10 @@ impl ::protobuf::Message for ListSnapshotsResponse {
             match tag {
                 10 => {
                     self.info.push(is.read_message()?);
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3449,7 +3436,7 @@ impl ::protobuf::Message for ListSnapshotsResponse {
         for value in &self.info {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
-        };
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -3458,7 +3445,7 @@ impl ::protobuf::Message for ListSnapshotsResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.info {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
-        };
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -3481,10 +3468,8 @@ impl ::protobuf::Message for ListSnapshotsResponse {
     }
 
     fn default_instance() -> &'static ListSnapshotsResponse {
-        static instance: ListSnapshotsResponse = ListSnapshotsResponse {
-            info: ::std::vec::Vec::new(),
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: ListSnapshotsResponse =
+            ListSnapshotsResponse { info: ::std::vec::Vec::new(), special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -3507,7 +3492,7 @@ impl ::protobuf::reflect::ProtobufValue for ListSnapshotsResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.UsageRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct UsageRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.UsageRequest.snapshotter)
@@ -3587,19 +3572,15 @@ impl UsageRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &UsageRequest| { &m.snapshotter },
-            |m: &mut UsageRequest| { &mut m.snapshotter },
+            |m: &UsageRequest| &m.snapshotter,
+            |m: &mut UsageRequest| &mut m.snapshotter,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "key",
-            |m: &UsageRequest| { &m.key },
-            |m: &mut UsageRequest| { &mut m.key },
+            |m: &UsageRequest| &m.key,
+            |m: &mut UsageRequest| &mut m.key,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UsageRequest>(
-            "UsageRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UsageRequest>("UsageRequest", fields, oneofs)
     }
 }
 
@@ -3615,13 +3596,13 @@ impl ::protobuf::Message for UsageRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 18 => {
                     self.key = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3699,7 +3680,7 @@ impl ::protobuf::reflect::ProtobufValue for UsageRequest {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.UsageResponse)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct UsageResponse {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.UsageResponse.size)
@@ -3757,19 +3738,15 @@ impl UsageResponse {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "size",
-            |m: &UsageResponse| { &m.size },
-            |m: &mut UsageResponse| { &mut m.size },
+            |m: &UsageResponse| &m.size,
+            |m: &mut UsageResponse| &mut m.size,
         ));
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "inodes",
-            |m: &UsageResponse| { &m.inodes },
-            |m: &mut UsageResponse| { &mut m.inodes },
+            |m: &UsageResponse| &m.inodes,
+            |m: &mut UsageResponse| &mut m.inodes,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UsageResponse>(
-            "UsageResponse",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<UsageResponse>("UsageResponse", fields, oneofs)
     }
 }
 
@@ -3785,13 +3762,13 @@ impl ::protobuf::Message for UsageResponse {
             match tag {
                 8 => {
                     self.size = is.read_int64()?;
-                },
+                }
                 16 => {
                     self.inodes = is.read_int64()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -3842,11 +3819,8 @@ impl ::protobuf::Message for UsageResponse {
     }
 
     fn default_instance() -> &'static UsageResponse {
-        static instance: UsageResponse = UsageResponse {
-            size: 0,
-            inodes: 0,
-            special_fields: ::protobuf::SpecialFields::new(),
-        };
+        static instance: UsageResponse =
+            UsageResponse { size: 0, inodes: 0, special_fields: ::protobuf::SpecialFields::new() };
         &instance
     }
 }
@@ -3869,7 +3843,7 @@ impl ::protobuf::reflect::ProtobufValue for UsageResponse {
 }
 
 // @@protoc_insertion_point(message:containerd.services.snapshots.v1.CleanupRequest)
-#[derive(PartialEq,Clone,Default,Debug)]
+#[derive(PartialEq, Clone, Default, Debug)]
 pub struct CleanupRequest {
     // message fields
     // @@protoc_insertion_point(field:containerd.services.snapshots.v1.CleanupRequest.snapshotter)
@@ -3921,14 +3895,10 @@ impl CleanupRequest {
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "snapshotter",
-            |m: &CleanupRequest| { &m.snapshotter },
-            |m: &mut CleanupRequest| { &mut m.snapshotter },
+            |m: &CleanupRequest| &m.snapshotter,
+            |m: &mut CleanupRequest| &mut m.snapshotter,
         ));
-        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CleanupRequest>(
-            "CleanupRequest",
-            fields,
-            oneofs,
-        )
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<CleanupRequest>("CleanupRequest", fields, oneofs)
     }
 }
 
@@ -3944,10 +3914,10 @@ impl ::protobuf::Message for CleanupRequest {
             match tag {
                 10 => {
                     self.snapshotter = is.read_string()?;
-                },
+                }
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
-                },
+                }
             };
         }
         ::std::result::Result::Ok(())
@@ -4016,7 +3986,7 @@ impl ::protobuf::reflect::ProtobufValue for CleanupRequest {
     type RuntimeType = ::protobuf::reflect::rt::RuntimeTypeMessage<Self>;
 }
 
-#[derive(Clone,Copy,PartialEq,Eq,Debug,Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 // @@protoc_insertion_point(enum:containerd.services.snapshots.v1.Kind)
 pub enum Kind {
     // @@protoc_insertion_point(enum_value:containerd.services.snapshots.v1.Kind.UNKNOWN)
@@ -4042,7 +4012,7 @@ impl ::protobuf::Enum for Kind {
             1 => ::std::option::Option::Some(Kind::VIEW),
             2 => ::std::option::Option::Some(Kind::ACTIVE),
             3 => ::std::option::Option::Some(Kind::COMMITTED),
-            _ => ::std::option::Option::None
+            _ => ::std::option::Option::None,
         }
     }
 
@@ -4052,16 +4022,11 @@ impl ::protobuf::Enum for Kind {
             "VIEW" => ::std::option::Option::Some(Kind::VIEW),
             "ACTIVE" => ::std::option::Option::Some(Kind::ACTIVE),
             "COMMITTED" => ::std::option::Option::Some(Kind::COMMITTED),
-            _ => ::std::option::Option::None
+            _ => ::std::option::Option::None,
         }
     }
 
-    const VALUES: &'static [Kind] = &[
-        Kind::UNKNOWN,
-        Kind::VIEW,
-        Kind::ACTIVE,
-        Kind::COMMITTED,
-    ];
+    const VALUES: &'static [Kind] = &[Kind::UNKNOWN, Kind::VIEW, Kind::ACTIVE, Kind::COMMITTED];
 }
 
 impl ::protobuf::EnumFull for Kind {
@@ -4171,15 +4136,15 @@ static file_descriptor_proto_data: &'static [u8] = b"\
 
 /// `FileDescriptorProto` object which was a source for this generated file
 fn file_descriptor_proto() -> &'static ::protobuf::descriptor::FileDescriptorProto {
-    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> = ::protobuf::rt::Lazy::new();
-    file_descriptor_proto_lazy.get(|| {
-        ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap()
-    })
+    static file_descriptor_proto_lazy: ::protobuf::rt::Lazy<::protobuf::descriptor::FileDescriptorProto> =
+        ::protobuf::rt::Lazy::new();
+    file_descriptor_proto_lazy.get(|| ::protobuf::Message::parse_from_bytes(file_descriptor_proto_data).unwrap())
 }
 
 /// `FileDescriptor` object which allows dynamic access to files
 pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
-    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> = ::protobuf::rt::Lazy::new();
+    static generated_file_descriptor_lazy: ::protobuf::rt::Lazy<::protobuf::reflect::GeneratedFileDescriptor> =
+        ::protobuf::rt::Lazy::new();
     static file_descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::FileDescriptor> = ::protobuf::rt::Lazy::new();
     file_descriptor.get(|| {
         let generated_file_descriptor = generated_file_descriptor_lazy.get(|| {
@@ -4209,12 +4174,7 @@ pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
             messages.push(CleanupRequest::generated_message_descriptor_data());
             let mut enums = ::std::vec::Vec::with_capacity(1);
             enums.push(Kind::generated_enum_descriptor_data());
-            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(
-                file_descriptor_proto(),
-                deps,
-                messages,
-                enums,
-            )
+            ::protobuf::reflect::GeneratedFileDescriptor::new_generated(file_descriptor_proto(), deps, messages, enums)
         });
         ::protobuf::reflect::FileDescriptor::new_generated_2(generated_file_descriptor)
     })

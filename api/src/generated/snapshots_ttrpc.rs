@@ -12,66 +12,104 @@ pub struct SnapshotsClient {
 
 impl SnapshotsClient {
     pub fn new(client: ::ttrpc::Client) -> Self {
-        SnapshotsClient {
-            client,
-        }
+        SnapshotsClient { client }
     }
 
-    pub fn prepare(&self, ctx: ttrpc::context::Context, req: &super::snapshots::PrepareSnapshotRequest) -> ::ttrpc::Result<super::snapshots::PrepareSnapshotResponse> {
+    pub fn prepare(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::PrepareSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::PrepareSnapshotResponse> {
         let mut cres = super::snapshots::PrepareSnapshotResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Prepare", cres);
         Ok(cres)
     }
 
-    pub fn view(&self, ctx: ttrpc::context::Context, req: &super::snapshots::ViewSnapshotRequest) -> ::ttrpc::Result<super::snapshots::ViewSnapshotResponse> {
+    pub fn view(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::ViewSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::ViewSnapshotResponse> {
         let mut cres = super::snapshots::ViewSnapshotResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "View", cres);
         Ok(cres)
     }
 
-    pub fn mounts(&self, ctx: ttrpc::context::Context, req: &super::snapshots::MountsRequest) -> ::ttrpc::Result<super::snapshots::MountsResponse> {
+    pub fn mounts(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::MountsRequest,
+    ) -> ::ttrpc::Result<super::snapshots::MountsResponse> {
         let mut cres = super::snapshots::MountsResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Mounts", cres);
         Ok(cres)
     }
 
-    pub fn commit(&self, ctx: ttrpc::context::Context, req: &super::snapshots::CommitSnapshotRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn commit(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::CommitSnapshotRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Commit", cres);
         Ok(cres)
     }
 
-    pub fn remove(&self, ctx: ttrpc::context::Context, req: &super::snapshots::RemoveSnapshotRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn remove(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::RemoveSnapshotRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Remove", cres);
         Ok(cres)
     }
 
-    pub fn stat(&self, ctx: ttrpc::context::Context, req: &super::snapshots::StatSnapshotRequest) -> ::ttrpc::Result<super::snapshots::StatSnapshotResponse> {
+    pub fn stat(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::StatSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::StatSnapshotResponse> {
         let mut cres = super::snapshots::StatSnapshotResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Stat", cres);
         Ok(cres)
     }
 
-    pub fn update(&self, ctx: ttrpc::context::Context, req: &super::snapshots::UpdateSnapshotRequest) -> ::ttrpc::Result<super::snapshots::UpdateSnapshotResponse> {
+    pub fn update(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::UpdateSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::UpdateSnapshotResponse> {
         let mut cres = super::snapshots::UpdateSnapshotResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Update", cres);
         Ok(cres)
     }
 
-    pub fn list(&self, ctx: ttrpc::context::Context, req: &super::snapshots::ListSnapshotsRequest) -> ::ttrpc::Result<super::snapshots::ListSnapshotsResponse> {
+    pub fn list(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::ListSnapshotsRequest,
+    ) -> ::ttrpc::Result<super::snapshots::ListSnapshotsResponse> {
         let mut cres = super::snapshots::ListSnapshotsResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "List", cres);
         Ok(cres)
     }
 
-    pub fn usage(&self, ctx: ttrpc::context::Context, req: &super::snapshots::UsageRequest) -> ::ttrpc::Result<super::snapshots::UsageResponse> {
+    pub fn usage(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::UsageRequest,
+    ) -> ::ttrpc::Result<super::snapshots::UsageResponse> {
         let mut cres = super::snapshots::UsageResponse::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Usage", cres);
         Ok(cres)
     }
 
-    pub fn cleanup(&self, ctx: ttrpc::context::Context, req: &super::snapshots::CleanupRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+    pub fn cleanup(
+        &self,
+        ctx: ttrpc::context::Context,
+        req: &super::snapshots::CleanupRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
         let mut cres = ::protobuf::well_known_types::empty::Empty::new();
         ::ttrpc::client_request!(self, ctx, req, "containerd.services.snapshots.v1.Snapshots", "Cleanup", cres);
         Ok(cres)
@@ -189,70 +227,162 @@ impl ::ttrpc::MethodHandler for CleanupMethod {
 }
 
 pub trait Snapshots {
-    fn prepare(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::PrepareSnapshotRequest) -> ::ttrpc::Result<super::snapshots::PrepareSnapshotResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Prepare is not supported".to_string())))
+    fn prepare(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::PrepareSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::PrepareSnapshotResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Prepare is not supported".to_string(),
+        )))
     }
-    fn view(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::ViewSnapshotRequest) -> ::ttrpc::Result<super::snapshots::ViewSnapshotResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/View is not supported".to_string())))
+    fn view(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::ViewSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::ViewSnapshotResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/View is not supported".to_string(),
+        )))
     }
-    fn mounts(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::MountsRequest) -> ::ttrpc::Result<super::snapshots::MountsResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Mounts is not supported".to_string())))
+    fn mounts(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::MountsRequest,
+    ) -> ::ttrpc::Result<super::snapshots::MountsResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Mounts is not supported".to_string(),
+        )))
     }
-    fn commit(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::CommitSnapshotRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Commit is not supported".to_string())))
+    fn commit(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::CommitSnapshotRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Commit is not supported".to_string(),
+        )))
     }
-    fn remove(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::RemoveSnapshotRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Remove is not supported".to_string())))
+    fn remove(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::RemoveSnapshotRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Remove is not supported".to_string(),
+        )))
     }
-    fn stat(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::StatSnapshotRequest) -> ::ttrpc::Result<super::snapshots::StatSnapshotResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Stat is not supported".to_string())))
+    fn stat(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::StatSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::StatSnapshotResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Stat is not supported".to_string(),
+        )))
     }
-    fn update(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::UpdateSnapshotRequest) -> ::ttrpc::Result<super::snapshots::UpdateSnapshotResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Update is not supported".to_string())))
+    fn update(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::UpdateSnapshotRequest,
+    ) -> ::ttrpc::Result<super::snapshots::UpdateSnapshotResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Update is not supported".to_string(),
+        )))
     }
-    fn list(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::ListSnapshotsRequest) -> ::ttrpc::Result<super::snapshots::ListSnapshotsResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/List is not supported".to_string())))
+    fn list(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::ListSnapshotsRequest,
+    ) -> ::ttrpc::Result<super::snapshots::ListSnapshotsResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/List is not supported".to_string(),
+        )))
     }
-    fn usage(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::UsageRequest) -> ::ttrpc::Result<super::snapshots::UsageResponse> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Usage is not supported".to_string())))
+    fn usage(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::UsageRequest,
+    ) -> ::ttrpc::Result<super::snapshots::UsageResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Usage is not supported".to_string(),
+        )))
     }
-    fn cleanup(&self, _ctx: &::ttrpc::TtrpcContext, _: super::snapshots::CleanupRequest) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
-        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/containerd.services.snapshots.v1.Snapshots/Cleanup is not supported".to_string())))
+    fn cleanup(
+        &self,
+        _ctx: &::ttrpc::TtrpcContext,
+        _: super::snapshots::CleanupRequest,
+    ) -> ::ttrpc::Result<::protobuf::well_known_types::empty::Empty> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(
+            ::ttrpc::Code::NOT_FOUND,
+            "/containerd.services.snapshots.v1.Snapshots/Cleanup is not supported".to_string(),
+        )))
     }
 }
 
-pub fn create_snapshots(service: Arc<dyn Snapshots + Send + Sync>) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
+pub fn create_snapshots(
+    service: Arc<dyn Snapshots + Send + Sync>,
+) -> HashMap<String, Box<dyn ::ttrpc::MethodHandler + Send + Sync>> {
     let mut methods = HashMap::new();
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Prepare".to_string(),
-                    Box::new(PrepareMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Prepare".to_string(),
+        Box::new(PrepareMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/View".to_string(),
-                    Box::new(ViewMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/View".to_string(),
+        Box::new(ViewMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Mounts".to_string(),
-                    Box::new(MountsMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Mounts".to_string(),
+        Box::new(MountsMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Commit".to_string(),
-                    Box::new(CommitMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Commit".to_string(),
+        Box::new(CommitMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Remove".to_string(),
-                    Box::new(RemoveMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Remove".to_string(),
+        Box::new(RemoveMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Stat".to_string(),
-                    Box::new(StatMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Stat".to_string(),
+        Box::new(StatMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Update".to_string(),
-                    Box::new(UpdateMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Update".to_string(),
+        Box::new(UpdateMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/List".to_string(),
-                    Box::new(ListMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/List".to_string(),
+        Box::new(ListMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Usage".to_string(),
-                    Box::new(UsageMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Usage".to_string(),
+        Box::new(UsageMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
-    methods.insert("/containerd.services.snapshots.v1.Snapshots/Cleanup".to_string(),
-                    Box::new(CleanupMethod{service: service.clone()}) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>);
+    methods.insert(
+        "/containerd.services.snapshots.v1.Snapshots/Cleanup".to_string(),
+        Box::new(CleanupMethod { service: service.clone() }) as Box<dyn ::ttrpc::MethodHandler + Send + Sync>,
+    );
 
     methods
 }
