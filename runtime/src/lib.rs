@@ -1,2 +1,34 @@
-//! The OCI runtime: library and dhow-runtime.
+//! The OCI runtime: one container, by the runtime specification 1.3.
+//!
+//! config.json ([`config`]) becomes an immutable [`plan`], and the plan is executed by two short lists of steps: one for a
+//! container's first process, one for exec. [`Runtime`] is the whole of it for callers: the shim as a library,
+//! `dhow-runtime` ([`commands`]) with runc's command line.
+//!
+//! Everything is synchronous. The process that calls [`Runtime::create`] or [`Runtime::exec`] must have one thread only:
+//! it is cloned, and becomes the parent of the container's processes.
+//!
+//! On disk, below the runtime's root (mode 0700):
+//!
+//! ```text
+//! ROOT/<id>/state.json    what is known of the container, replaced by rename
+//! ROOT/<id>/start.sock    exists until the container is started: its first process listens there
+//! ROOT/<id>/lock          held by whoever changes the container
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod config;
+mod error;
+mod request;
+pub mod seccomp;
+mod state;
+
+pub use error::{Error, Kind};
+pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Listing, RootfsSource, Stdio};
+pub use state::Status;
+
+/// What operations return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+mod runtime;
+pub use runtime::{CgroupDriver, Rootless, Runtime};

@@ -1,0 +1,134 @@
+//! What callers ask for and what they get.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::Process;
+use crate::state::Status;
+
+/// Where a process's stdin, stdout and stderr come from.
+#[derive(Debug, Default)]
+pub enum Stdio {
+    /// The caller's own 0, 1 and 2.
+    #[default]
+    Inherit,
+    /// These; the caller's copies are closed once the process exists.
+    Fds {
+        /// Descriptor 0.
+        stdin: OwnedFd,
+        /// Descriptor 1.
+        stdout: OwnedFd,
+        /// Descriptor 2.
+        stderr: OwnedFd,
+    },
+    /// A new pseudo terminal of the container's own devpts; its other end is returned as [`Created::console`].
+    Terminal,
+}
+
+/// Where the root file system comes from.
+#[derive(Debug, Default)]
+pub enum RootfsSource {
+    /// The directory that config.json names, bind-mounted.
+    #[default]
+    Config,
+    /// This detached mount (see `dhow_sys::rootfs::detached`); it covers the directory that config.json names, in the
+    /// container's mount namespace only.
+    DetachedMount(OwnedFd),
+}
+
+/// A container to be made.
+#[derive(Debug, Default)]
+pub struct CreateRequest {
+    /// Its name.
+    pub id: String,
+    /// The directory with config.json.
+    pub bundle: PathBuf,
+    /// The first process's stdio. config.json's `process.terminal` must agree: true iff [`Stdio::Terminal`].
+    pub stdio: Stdio,
+    /// The root file system.
+    pub rootfs: RootfsSource,
+    /// Descriptors from 3 on, this many, are passed to the first process under the same numbers.
+    pub preserve_fds: u32,
+    /// Systemd's socket activation: as `preserve_fds`, and the process gets LISTEN_FDS and LISTEN_PID.
+    pub listen_fds: u32,
+    /// chroot into a moved root instead of pivot_root: for a root on initramfs, at a loss of isolation.
+    pub no_pivot: bool,
+    /// Stay in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Written with the first process's pid before it is started.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// A process to be run in a running container.
+#[derive(Debug)]
+pub struct ExecRequest {
+    /// What to run; [`Process::from_json`] reads one.
+    pub process: Process,
+    /// Its stdio. `process.terminal` must agree: true iff [`Stdio::Terminal`].
+    pub stdio: Stdio,
+    /// As in [`CreateRequest`].
+    pub preserve_fds: u32,
+    /// Also when the container is paused; the process then runs when it is resumed.
+    pub ignore_paused: bool,
+    /// A cgroup below the container's own, by its path.
+    pub cgroup: Option<String>,
+    /// Written with the process's pid.
+    pub pid_file: Option<PathBuf>,
+}
+
+impl ExecRequest {
+    /// A request with nothing special.
+    #[must_use]
+    pub fn new(process: Process, stdio: Stdio) -> Self {
+        Self { process, stdio, preserve_fds: 0, ignore_paused: false, cgroup: None, pid_file: None }
+    }
+}
+
+/// A process that now exists. The caller is its parent and has to reap it.
+#[derive(Debug)]
+pub struct Created {
+    /// Its pid, as the caller sees it.
+    pub pid: i32,
+    /// Becomes readable when it has ended; `dhow_sys::pidfd::reap` reaps it.
+    pub pidfd: OwnedFd,
+    /// The other end of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// What was asked for and could not be done, but does not stop the container (an unknown capability).
+    pub warnings: Vec<String>,
+}
+
+/// What is known of a container: the specification's state, with runc's additions.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContainerState {
+    /// Version of the specification.
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// Its name.
+    pub id: String,
+    /// The first process; 0 when it has ended.
+    pub pid: i32,
+    /// Where in its life it is.
+    pub status: Status,
+    /// The bundle's absolute path.
+    pub bundle: String,
+    /// The root directory's absolute path.
+    pub rootfs: String,
+    /// When it was made, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// config.json's.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// The user who made it.
+    pub owner: String,
+}
+
+/// All containers of a root.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Sorted by id.
+    pub containers: Vec<ContainerState>,
+    /// Those whose state can't be read, with the reason.
+    pub broken: Vec<(String, crate::Error)>,
+}

@@ -1,0 +1,133 @@
+//! What is known of a container, on disk: `ROOT/<id>/state.json`.
+//!
+//! The file is replaced by rename, never changed in place. It is written twice in a container's life: before anything is
+//! made, with what is needed to clean up (`init_process_pid` 0), and when its first process exists. Names are runc's
+//! where it has the same thing. What changes by itself (running, paused, stopped) is not in it: it is asked of the kernel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use dhow_sys::process;
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::config::Spec;
+use crate::{Error, Result};
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being made (or left by a runtime that was killed while it made it).
+    Creating,
+    /// Its first process waits to be started.
+    Created,
+    /// Its first process runs.
+    Running,
+    /// All its processes are frozen.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// state.json.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The container's name.
+    pub id: String,
+    /// The first process; 0 while there is none yet.
+    pub init_process_pid: i32,
+    /// Its start time in clock ticks since boot: together they name a process for ever.
+    pub init_process_start: u64,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// Absolute path.
+    pub bundle: PathBuf,
+    /// Absolute path.
+    pub rootfs: PathBuf,
+    /// The cgroup, as [`crate::cgroup`] wants it back.
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Namespaces of the first process by runc's names (`NEWNET`, …); for people and tools, not read again.
+    pub namespace_paths: BTreeMap<String, PathBuf>,
+    /// The uid that made it.
+    pub owner: u32,
+    /// What `update` has changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<LinuxResources>,
+    /// The name of its session keyring; none when it has the caller's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<String>,
+    /// config.json as it was.
+    pub config: Box<RawValue>,
+}
+
+impl State {
+    /// Reads `ROOT/<id>/state.json`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such container, [`Error::BadState`] when it can't be understood.
+    pub fn load(root: &Path, id: &str) -> Result<Self> {
+        let path = root.join(id).join(FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                return Err(if root.join(id).is_dir() {
+                    Error::BadState { id: id.into(), problem: "it has no state.json".into() }
+                } else {
+                    Error::NotFound { id: id.into() }
+                });
+            }
+            Err(e) => return Err(Error::file("read", &path)(e)),
+        };
+        serde_json::from_slice(&bytes).map_err(|e| Error::BadState { id: id.into(), problem: e.to_string() })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`Error::File`]; then what was there before is still there.
+    pub fn store(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE);
+        let fresh = dir.join(FRESH);
+        let bytes =
+            serde_json::to_vec(self).map_err(|e| Error::BadState { id: self.id.clone(), problem: e.to_string() })?;
+        std::fs::write(&fresh, bytes).map_err(Error::file("write", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(Error::file("write", &path))
+    }
+
+    /// The configuration it was made from.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn spec(&self) -> Result<Spec> {
+        Spec::from_json(self.config.get().as_bytes())
+    }
+
+    /// Whether the first process still runs: that very one, and not as a zombie.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.init_process_pid > 0
+            && process::stat(self.init_process_pid)
+                .is_some_and(|stat| stat.start_time == self.init_process_start && !stat.is_dead())
+    }
+}
+
+/// The name of the state file.
+pub(crate) const FILE: &str = "state.json";
+const FRESH: &str = ".state.json";
+/// The name of the socket that a created container listens on.
+pub(crate) const START: &str = "start.sock";
