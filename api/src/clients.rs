@@ -127,10 +127,16 @@ methods! { Network, "dhow.network.v1.Network";
 pub struct Shim(rpc::Client);
 
 impl Shim {
-    /// The shim of a container that is expected to run.
+    /// The shim of a container, when it has one.
     #[must_use]
     pub fn new(runroot: &Path, id: &str) -> Self {
         Self(rpc::Client::at(paths::RunRoot::new(runroot).shim(id).socket()))
+    }
+
+    /// The shim of a container, started when there is none; see [`ServiceSpec::shim`].
+    #[must_use]
+    pub fn or_start(root: &Path, runroot: &Path, id: &str) -> Self {
+        Self(rpc::Client::of(ServiceSpec::shim(root, runroot, id)))
     }
 
     /// Over a client made elsewhere.
@@ -154,10 +160,16 @@ methods! { Shim, "dhow.shim.v1.Shim";
 pub struct Task(rpc::Client);
 
 impl Task {
-    /// The shim of a container that is expected to run.
+    /// The shim of a container, when it has one.
     #[must_use]
     pub fn new(runroot: &Path, id: &str) -> Self {
         Self(rpc::Client::at(paths::RunRoot::new(runroot).shim(id).socket()))
+    }
+
+    /// The shim of a container, started when there is none; see [`ServiceSpec::shim`].
+    #[must_use]
+    pub fn or_start(root: &Path, runroot: &Path, id: &str) -> Self {
+        Self(rpc::Client::of(ServiceSpec::shim(root, runroot, id)))
     }
 
     /// Over a client made elsewhere.

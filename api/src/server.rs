@@ -144,6 +144,17 @@ impl Serving {
         self.activity.calls.load(Ordering::SeqCst)
     }
 
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.activity.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there was neither a call in flight nor anything received for that long.
+    pub async fn quiet_for(&self, time: Duration) {
+        self.activity.quiet_for(Some(time)).await;
+    }
+
     /// Waits until the service may end: idle for that long, or SIGTERM or SIGINT; the socket is gone then.
     ///
     /// # Errors
@@ -188,13 +199,19 @@ impl Serving {
 #[derive(Debug)]
 struct Activity {
     calls: AtomicUsize,
+    connections: AtomicUsize,
     last: Mutex<Instant>,
     call_ended: Notify,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self { calls: AtomicUsize::new(0), last: Mutex::new(Instant::now()), call_ended: Notify::new() }
+        Self {
+            calls: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+            call_ended: Notify::new(),
+        }
     }
 
     fn touch(&self) {
@@ -281,6 +298,7 @@ impl Stream for Incoming {
                     match stream.peer_cred() {
                         Ok(peer) if socket::trusted(peer.uid()) => {
                             let activity = self.activity.clone();
+                            activity.connections.fetch_add(1, Ordering::SeqCst);
                             return Poll::Ready(Some(Ok(Peer { stream, activity })));
                         }
                         Ok(peer) => log::warn!("refused a connection of uid {}", peer.uid()),
@@ -300,6 +318,12 @@ impl Stream for Incoming {
 struct Peer {
     stream: UnixStream,
     activity: Arc<Activity>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.activity.connections.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl AsyncRead for Peer {

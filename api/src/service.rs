@@ -17,7 +17,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, socket};
+use crate::{Error, paths, socket};
 
 /// Where dhow's programs lie when a distribution installs them.
 const LIBEXEC: &str = "/usr/libexec/dhow";
@@ -34,6 +34,8 @@ pub struct ServiceSpec {
     pub binary: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Its working directory.
+    pub cwd: PathBuf,
 }
 
 impl ServiceSpec {
@@ -51,7 +53,20 @@ impl ServiceSpec {
 
     fn of_instance(binary: &str, socket: &str, root: &Path, runroot: &Path) -> Self {
         let args = vec!["--root".into(), root.into(), "--runroot".into(), runroot.into()];
-        Self { socket: runroot.join(socket), binary: binary.into(), args }
+        Self { socket: runroot.join(socket), binary: binary.into(), args, cwd: "/".into() }
+    }
+
+    /// The shim of a container whose bundle (`ROOT/containers/<id>`, with its `shim.json`) is complete.
+    ///
+    /// A container that runs without a shim is adopted by the one that this starts.
+    #[must_use]
+    pub fn shim(root: &Path, runroot: &Path, id: &str) -> Self {
+        Self {
+            socket: paths::RunRoot::new(runroot).shim(id).socket(),
+            binary: "containerd-shim-dhow-v2".into(),
+            args: ["-namespace", "dhow", "-id", id, "serve"].map(OsString::from).into(),
+            cwd: paths::Root::new(root).container(id).path().to_owned(),
+        }
     }
 
     fn log(&self) -> PathBuf {
@@ -123,7 +138,7 @@ fn start(spec: &ServiceSpec) -> Result<(), Error> {
         program: &binary,
         args: &spec.args,
         env: &[("LISTEN_FDS", announced)],
-        cwd: Some(Path::new("/")),
+        cwd: Some(&spec.cwd),
         fds: &[(listener.as_fd(), dhow_sys::listen_fds::FIRST), (log.as_fd(), 2)],
     }
     .spawn()

@@ -7,7 +7,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,20 +101,22 @@ impl Lock {
         let path = suffixed(socket, ".lock");
         let fail = |source: io::Error| Error::File { action: "lock", path: path.clone(), source };
         make_parent(&path).map_err(fail)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(fail)?;
         loop {
-            match nix::fcntl::Flock::lock(file, how) {
-                Ok(locked) => return Ok(Self { _file: locked }),
-                Err((again, nix::errno::Errno::EINTR)) => file = again,
-                Err((_, errno)) => return Err(fail(errno.into())),
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let mut file = file.map_err(fail)?;
+            let locked = loop {
+                match nix::fcntl::Flock::lock(file, how) {
+                    Ok(locked) => break locked,
+                    Err((again, nix::errno::Errno::EINTR)) => file = again,
+                    Err((_, errno)) => return Err(fail(errno.into())),
+                }
+            };
+            // Whoever held it may have removed the directory with the lock in it: then this one excludes nobody.
+            let (held, named) = (locked.metadata().map_err(fail)?, std::fs::metadata(&path));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
+                return Ok(Self { _file: locked });
             }
+            make_parent(&path).map_err(fail)?;
         }
     }
 }

@@ -66,7 +66,7 @@ impl Instance {
         args.extend(idle_ms.map(|ms| format!("FAKE_IDLE_MS={ms}").into()));
         args.push(std::env::current_exe().unwrap().into());
         args.extend(["--exact", "the_service", "--nocapture", "--test-threads=1"].map(OsString::from));
-        Self { spec: ServiceSpec { socket, binary: "/usr/bin/env".into(), args }, dir }
+        Self { spec: ServiceSpec { socket, binary: "/usr/bin/env".into(), args, cwd: "/".into() }, dir }
     }
 
     fn client(&self) -> Shim {
