@@ -1,0 +1,35 @@
+//! The harness itself: a sandbox is one, fixtures serve, leftovers are seen.
+
+use std::path::Path;
+
+use dhow_tests::{Registry, fixtures, isolated, tool};
+
+#[test]
+fn a_sandbox_has_its_own_network_and_processes() {
+    isolated(|sandbox| {
+        assert!(sandbox.path().is_dir());
+        let links = tool("ip", ["-o", "link"]).run().ok();
+        assert!(links.stdout.contains("LOOPBACK,UP"), "lo is up: {}", links.stdout);
+        assert!(Path::new("/proc/1/comm").exists());
+        assert!(!Path::new("/run/dhow").exists());
+    });
+}
+
+#[test]
+fn the_fixtures_are_images_that_skopeo_reads() {
+    isolated(|sandbox| {
+        let registry = Registry::with_images(sandbox);
+        for name in [fixtures::BUSYBOX, fixtures::DEBIAN, "rich:zstd", "multi", "list", "sparse"] {
+            let image = format!("docker://{}", registry.image(name));
+            tool("skopeo", ["inspect", "--tls-verify=false", &image]).run().ok();
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "left behind")]
+fn a_process_that_is_left_behind_fails_the_test() {
+    isolated(|_| {
+        tool("setsid", ["--fork", "sleep", "600"]).run();
+    });
+}
