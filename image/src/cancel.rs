@@ -8,7 +8,11 @@ use crate::error::Error;
 
 /// A shared abort flag. Clones are the same flag.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    /// Set means that this one counts as set, too.
+    above: Option<Arc<AtomicBool>>,
+}
 
 impl Cancel {
     /// A flag that is not set.
@@ -20,18 +24,23 @@ impl Cancel {
     /// Uses a flag that lives elsewhere, for instance one that a signal handler sets.
     #[must_use]
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
-        Self(flag)
+        Self { flag, above: None }
+    }
+
+    /// A flag of its own that is also set when this one is: for stopping a part of an operation.
+    pub(crate) fn child(&self) -> Self {
+        Self { flag: Arc::default(), above: Some(self.flag.clone()) }
     }
 
     /// Sets the flag. Async-signal-safe.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
     }
 
     /// Whether the flag is set.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.flag.load(Ordering::Relaxed) || self.above.as_ref().is_some_and(|above| above.load(Ordering::Relaxed))
     }
 
     /// # Errors

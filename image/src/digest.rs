@@ -7,22 +7,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use dhow_layer::digest::Algorithm;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 /// A verified digest string such as `sha256:6c3c…`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
-
-/// The digest algorithms we accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// SHA-256, the one in use everywhere.
-    Sha256,
-    /// SHA-512, registered by the OCI image specification.
-    Sha512,
-}
 
 /// Why a string is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +32,8 @@ impl Digest {
     /// [`DigestError`] for an unknown algorithm, upper-case or non-hex digits, or a wrong length.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let fail = |reason| DigestError { digest: text.chars().take(160).collect(), reason };
-        let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("no algorithm"))?;
-        let algorithm = Algorithm::parse(algorithm).ok_or_else(|| fail("unsupported algorithm"))?;
+        let (name, hex) = text.split_once(':').ok_or_else(|| fail("no algorithm"))?;
+        let algorithm = algorithm(name).ok_or_else(|| fail("unsupported algorithm"))?;
         if hex.len() != algorithm.hex_len() {
             return Err(fail("wrong length"));
         }
@@ -55,7 +46,15 @@ impl Digest {
     /// The SHA-256 of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Algorithm::Sha256.digest(bytes)
+        Self::with(Algorithm::Sha256, bytes)
+    }
+
+    /// The digest of `bytes` by `algorithm`.
+    #[must_use]
+    pub fn with(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// The chain id of a layer (image-spec config.md, "Layer ChainID") on top of `parent`.
@@ -117,92 +116,37 @@ impl From<Digest> for String {
     }
 }
 
-impl Algorithm {
-    /// The name before the colon.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha256",
-            Self::Sha512 => "sha512",
-        }
-    }
-
-    /// A hasher that is fed as bytes pass by.
-    #[must_use]
-    pub fn hasher(self) -> Hasher {
-        match self {
-            Self::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
-            Self::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
-        }
-    }
-
-    /// The digest of `bytes`.
-    #[must_use]
-    pub fn digest(self, bytes: &[u8]) -> Digest {
-        let mut hasher = self.hasher();
-        hasher.update(bytes);
-        hasher.finish()
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "sha256" => Some(Self::Sha256),
-            "sha512" => Some(Self::Sha512),
-            _ => None,
-        }
-    }
-
-    fn hex_len(self) -> usize {
-        match self {
-            Self::Sha256 => 64,
-            Self::Sha512 => 128,
-        }
-    }
-}
-
-/// A running hash of one [`Algorithm`].
-#[derive(Clone)]
-pub enum Hasher {
-    /// SHA-256.
-    Sha256(sha2::Sha256),
-    /// SHA-512.
-    Sha512(sha2::Sha512),
-}
+/// A running hash.
+#[derive(Debug, Clone)]
+pub struct Hasher(dhow_layer::digest::Hasher);
 
 impl Hasher {
+    /// A hash of nothing yet.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(dhow_layer::digest::Hasher::new(algorithm))
+    }
+
     /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(state) => state.update(bytes),
-            Self::Sha512(state) => state.update(bytes),
-        }
+        self.0.update(bytes);
     }
 
     /// The digest of everything that was added.
     #[must_use]
     pub fn finish(self) -> Digest {
-        match self {
-            Self::Sha256(state) => Digest(format!("sha256:{}", hex(&state.finalize()))),
-            Self::Sha512(state) => Digest(format!("sha512:{}", hex(&state.finalize()))),
-        }
+        Digest(self.0.finish())
     }
 }
 
-impl fmt::Debug for Hasher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hasher").finish_non_exhaustive()
+impl From<dhow_layer::digest::Hasher> for Hasher {
+    fn from(hasher: dhow_layer::digest::Hasher) -> Self {
+        Self(hasher)
     }
 }
 
-/// Lower-case hexadecimal of `bytes`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+fn algorithm(name: &str) -> Option<Algorithm> {
+    [Algorithm::Sha256, Algorithm::Sha512].into_iter().find(|algorithm| algorithm.name() == name)
 }
 
 #[cfg(test)]
@@ -235,7 +179,7 @@ mod tests {
     fn hashes() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").as_str(), empty);
-        assert_eq!(Algorithm::Sha512.digest(b"").short(), "cf83e1357eef");
+        assert_eq!(Digest::with(Algorithm::Sha512, b"").short(), "cf83e1357eef");
     }
 
     #[test]

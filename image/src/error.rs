@@ -297,12 +297,31 @@ impl Error {
         move |source| Self::File { operation, path, source }
     }
 
+    /// Whether the fault is this machine's, so that more bytes from a registry would not help.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::File { .. } | Self::Sink { .. } => true,
+            Self::Unpack { source, .. } => source.downcast_ref::<dhow_layer::Error>().is_some_and(|error| {
+                !matches!(error.kind(), dhow_layer::Kind::InvalidLayer | dhow_layer::Kind::Stream)
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a mismatch of exactly this digest.
+    pub(crate) fn concerns(&self, digest: &Digest) -> bool {
+        matches!(self, Self::DigestMismatch { expected, .. } if expected == digest)
+    }
+
     fn is_disk_full(&self) -> bool {
         let mut next = Some(self as &(dyn std::error::Error + 'static));
         while let Some(error) = next {
             if let Some(io) = error.downcast_ref::<io::Error>()
                 && matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             {
+                return true;
+            }
+            if error.downcast_ref::<dhow_layer::Error>().is_some_and(|e| e.kind() == dhow_layer::Kind::NoSpace) {
                 return true;
             }
             next = error.source();

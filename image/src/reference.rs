@@ -79,7 +79,7 @@ impl Reference {
         }
         match self.path.strip_prefix("library/") {
             // A first component that looks like a registry has to keep its prefix to be read back the same way.
-            Some(name) if !name.contains('/') && name != "localhost" => name.to_owned(),
+            Some(name) if !name.contains('/') => name.to_owned(),
             _ if self.path.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.repository(),
             _ => self.path.clone(),
         }
@@ -296,8 +296,8 @@ mod tests {
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
             ("library/app/x", "docker.io/library/app/x:latest", "library/app/x:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
-            ("localhost", "docker.io/library/localhost:latest", "docker.io/library/localhost:latest"),
-            ("localhost:5000", "docker.io/library/localhost:5000", "docker.io/library/localhost:5000"),
+            ("localhost", "docker.io/library/localhost:latest", "localhost:latest"),
+            ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
             ("localhost:5000/app:v1", "localhost:5000/app:v1", "localhost:5000/app:v1"),
             ("127.0.0.1:5000/debian:12", "127.0.0.1:5000/debian:12", "127.0.0.1:5000/debian:12"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),

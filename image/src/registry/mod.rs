@@ -1,11 +1,26 @@
-//! Talking to registries.
+//! Talking to registries: the distribution protocol over HTTP/1.1, blocking, on threads.
+
+mod client;
+mod download;
+mod login;
+mod manifest;
+mod search;
+mod tls;
+mod token;
+mod transport;
+mod upload;
+mod url;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use client::{Client, OnRetry};
+pub(crate) use download::BlobStream;
+pub use login::login;
+pub use search::{SearchResult, search};
+pub(crate) use upload::{Placed, Upload};
+
 use crate::auth::Credentials;
-use crate::cancel::Cancel;
-use crate::error::Error;
 
 /// How registries are reached. The caller resolves environment and home directory; this crate reads neither.
 #[derive(Debug, Clone)]
@@ -38,45 +53,4 @@ impl Default for RegistryOptions {
             attempts: 5,
         }
     }
-}
-
-/// One hit of [`search`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SearchResult {
-    /// The repository, with its registry unless that is docker.io.
-    pub name: String,
-    /// What its owner says.
-    pub description: String,
-    /// How many like it.
-    pub stars: u64,
-    /// Whether docker calls it official.
-    pub official: bool,
-}
-
-/// Checks credentials against `registry` and returns what is to be stored: the credentials themselves, or an identity
-/// token if the registry's token service gave one for them.
-///
-/// # Errors
-/// [`Error::Unauthorized`] if the registry refuses them; what talking to it may fail with.
-pub fn login(
-    _registry: &str,
-    _credentials: &Credentials,
-    _options: &RegistryOptions,
-    _cancel: &Cancel,
-) -> Result<Credentials, Error> {
-    Err(Error::Cancelled)
-}
-
-/// Repositories of `registry` whose name contains `term`, at most `limit`.
-///
-/// # Errors
-/// What talking to the registry may fail with.
-pub fn search(
-    _registry: &str,
-    _term: &str,
-    _limit: usize,
-    _options: &RegistryOptions,
-    _cancel: &Cancel,
-) -> Result<Vec<SearchResult>, Error> {
-    Err(Error::Cancelled)
 }

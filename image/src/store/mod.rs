@@ -1,14 +1,41 @@
-//! The image store: an OCI image layout.
+//! The image store: an OCI image layout that skopeo and umoci read as it stands.
+//!
+//! ```text
+//! ROOT/image/oci-layout            the layout's version
+//! ROOT/image/index.json            one entry per name (org.opencontainers.image.ref.name = the full reference), and
+//!                                  one without a name per dangling image; `dhow.origin` = what registries call it
+//! ROOT/image/blobs/<alg>/<hex>     manifests, configurations, layers
+//! ROOT/image/partial/<alg>-<hex>   what has arrived of a blob; locked while somebody fetches it
+//! ROOT/image/partial/tmp-…         blobs in the making
+//! ROOT/image/lock                  shared: somebody adds blobs; exclusive: somebody deletes blobs
+//! ROOT/image/index.lock            exclusive: somebody rewrites index.json
+//! ```
+//!
+//! A blob appears under its name only complete, verified and flushed; an image appears in `index.json` only when all
+//! its blobs have. So a crash leaves at most blobs and parts that [`Store::gc`] finds.
 
+mod blobs;
+mod images;
+mod index;
+mod lock;
+mod remove;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+pub(crate) use blobs::{MAX_DOCUMENT, Partial};
+pub(crate) use index::Entry;
+pub(crate) use lock::Lock;
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
+use crate::document::Descriptor;
 use crate::error::Error;
 use crate::reference::Reference;
 
 /// The images of one root. Cheap to open; safe to use from many threads and processes at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
 }
@@ -22,12 +49,31 @@ pub struct Image {
     pub manifest: Digest,
     /// Its names. None: it is dangling.
     pub names: Vec<Name>,
+    /// Repositories and the digests they know the image by: docker's `RepoDigests`.
+    pub repo_digests: Vec<Reference>,
     /// The configuration.
     pub config: ImageConfig,
     /// Bytes of manifest, configuration and layer blobs (compressed as they are).
     pub size: u64,
     /// The layer blobs, base first.
-    pub layers: Vec<Digest>,
+    pub layers: Vec<LayerBlob>,
+}
+
+/// A layer's blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+}
+
+impl LayerBlob {
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest.clone(), self.size)
+    }
 }
 
 /// A name of an image.
@@ -35,7 +81,7 @@ pub struct Image {
 pub struct Name {
     /// With a tag, or with the digest it was pulled by.
     pub reference: Reference,
-    /// What the registry calls it (index or manifest), if it was pulled or pushed: docker's repo digest.
+    /// What the registry calls it (index or manifest), if it was pulled or pushed by this repository.
     pub digest: Option<Digest>,
 }
 
@@ -57,65 +103,46 @@ impl Store {
     /// Opens the store at `root` (`ROOT/image`), making it if there is none.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be made or is none.
+    /// [`Error::File`] if it cannot be made; [`Error::Document`] if it is a layout of a version we do not know.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self { root: root.to_owned() })
+        let store = Self { root: root.to_owned() };
+        match fs::read(root.join(LAYOUT_FILE)) {
+            Ok(bytes) => check_layout(&bytes, &root.join(LAYOUT_FILE))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => store.create()?,
+            Err(source) => return Err(Error::File { operation: "read", path: root.join(LAYOUT_FILE), source }),
+        }
+        Ok(store)
     }
 
-    /// All images, newest first.
-    ///
-    /// # Errors
-    /// If the index does not read. A broken image is skipped with a warning in the log.
-    pub fn list(&self) -> Result<Vec<Image>, Error> {
-        log::debug!("{}", self.root.display());
-        Ok(Vec::new())
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
-    /// The image a user means: a reference, an id, or a unique prefix of an id (with or without `sha256:`).
-    ///
-    /// # Errors
-    /// [`Error::NoSuchImage`], [`Error::AmbiguousId`].
-    pub fn resolve(&self, name: &str) -> Result<Image, Error> {
-        Err(Error::NoSuchImage { name: name.to_owned() })
-    }
-
-    /// The image of exactly this reference, if there is one.
-    ///
-    /// # Errors
-    /// If the index or the image does not read.
-    pub fn find(&self, _reference: &Reference) -> Result<Option<Image>, Error> {
-        Ok(None)
-    }
-
-    /// Gives `image` the name `reference`; an image that had it loses it (and stays, dangling).
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn tag(&self, _image: &Image, _reference: &Reference) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Takes the name `reference` from its image, which goes if that was the last one.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchImage`], [`Error::File`].
-    pub fn untag(&self, reference: &Reference) -> Result<Removed, Error> {
-        Err(Error::NoSuchImage { name: reference.to_string() })
-    }
-
-    /// Removes an image with all its names.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchImage`], [`Error::File`].
-    pub fn remove(&self, id: &Digest) -> Result<Removed, Error> {
-        Err(Error::NoSuchImage { name: id.to_string() })
-    }
-
-    /// Deletes every blob and partial download that no image needs. Waits for running pulls and commits.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn gc(&self) -> Result<Vec<Digest>, Error> {
-        Ok(Vec::new())
+    fn create(&self) -> Result<(), Error> {
+        for dir in ["blobs/sha256", "blobs/sha512", "partial"] {
+            let path = self.root.join(dir);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(Error::file("create", path))?;
+        }
+        self.write_index_if_missing()?;
+        // Last: its presence says that the rest is there.
+        blobs::write_durably(&self.root.join(LAYOUT_FILE), br#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 }
+
+const LAYOUT_FILE: &str = "oci-layout";
+
+fn check_layout(bytes: &[u8], path: &Path) -> Result<(), Error> {
+    let what = path.display().to_string();
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|source| Error::Parse { what: what.clone(), source })?;
+    match value.get("imageLayoutVersion").and_then(serde_json::Value::as_str) {
+        Some("1.0.0") => Ok(()),
+        other => Err(Error::Document { what, reason: format!("unknown layout version {other:?}") }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
