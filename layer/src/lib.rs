@@ -10,17 +10,23 @@
 //! reach anything outside the directory it is unpacked into.
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod compress;
+mod copy;
 pub mod decompress;
 mod diff;
 pub mod digest;
 mod error;
 mod extract;
+mod overlay;
 mod path;
 mod settle;
+#[cfg(test)]
+mod testing;
 
 pub use diff::{DiffOptions, Diffed, diff};
 pub use error::{Error, Kind, Result};
-pub use extract::{ExtractOptions, Extracted, OverlayXattrs, extract};
+pub use extract::{ExtractOptions, Extracted, extract};
+pub use overlay::OverlayXattrs;
 pub use path::LayerPath;
 pub use settle::{Settle, SettleLink, settle};

@@ -24,7 +24,9 @@ pub mod rootfs;
 pub mod sched;
 pub mod seccomp;
 pub mod spawn;
+pub mod tree;
 pub mod tty;
+pub mod xattr;
 
 mod raw;
 
