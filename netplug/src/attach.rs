@@ -24,13 +24,12 @@ use crate::files::View;
 use crate::lease;
 use crate::mac::Mac;
 use crate::names::ContainerId;
-use crate::netlink::conntrack;
-use crate::netlink::link::{Link, Veth, add_veth, vanished};
+use crate::netlink::link::{Link, Veth, add_veth, set_up, vanished};
 use crate::netlink::route::{add_address, add_default_route};
 use crate::netns::Namespace;
 use crate::netplug::{Netplug, Session, report};
 use crate::network::{self, DEFAULT, Driver, Network};
-use crate::port::{Port, Transport};
+use crate::port::Port;
 use crate::store;
 use crate::sysctl;
 
@@ -98,7 +97,7 @@ impl Session<'_> {
         if record.ports.iter().any(Port::covers_loopback) {
             sysctl::route_loopback(&network.interface)?;
         }
-        forget_connections(record)?;
+        self.forget_streams(record)?;
         if let Some(files) = &request.files {
             let gateway = network.subnets.first().map(|subnet| subnet.gateway);
             record.dns = files.write(View::Own { address: record.address(), gateway })?;
@@ -260,7 +259,7 @@ impl Session<'_> {
         for interface in &record.interfaces {
             let route = &mut namespace.route;
             let link = route.link(&interface.name)?.ok_or_else(|| vanished(&interface.name))?;
-            let mut requests = Vec::new();
+            let mut requests = vec![set_up(link.index, "")?];
             for address in &interface.addresses {
                 requests.push(add_address(link.index, *address)?);
             }
@@ -283,16 +282,6 @@ impl Session<'_> {
         let pending = attachment::pending_path(self.store, record.container.as_str());
         let finished = attachment::path(self.store, record.container.as_str());
         fs::rename(&pending, finished).map_err(file("rename", pending))
-    }
-}
-
-/// Makes the kernel forget UDP streams that know another way than to this container.
-pub(crate) fn forget_connections(record: &Attachment) -> Result<()> {
-    let udp = record.ports.iter().filter(|port| port.transport == Transport::Udp);
-    let ports: Vec<_> = udp.map(|port| port.host_port).collect();
-    match record.address() {
-        Some(address) if !ports.is_empty() => conntrack::forget(Transport::Udp.number(), &ports, address),
-        _ => Ok(()),
     }
 }
 

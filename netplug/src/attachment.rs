@@ -183,7 +183,7 @@ pub(crate) fn read(store: &Store, container: &str) -> Option<Attachment> {
     [path(store, container), pending_path(store, container)].iter().find_map(|path| match store::read(path) {
         Ok(record) => record,
         Err(error) => {
-            log::warn!("skipping an attachment: {}", crate::error::chain(&error));
+            log::warn!("skipping an attachment: {}", dhow_api::error::chain(&error));
             None
         }
     })

@@ -70,7 +70,11 @@ pub(crate) fn all(route: &mut Socket, instance: &Instance) -> Result<Vec<Link>> 
 /// The subnets that the host routes, in words.
 pub(crate) fn routes(route: &mut Socket) -> Result<Vec<(Prefix, String)>> {
     let routes = route.routes(Family::V4)?;
-    Ok(routes.iter().filter_map(|route| route.destination).map(|to| (to, format!("the host's route to {to}"))).collect())
+    Ok(routes
+        .iter()
+        .filter_map(|route| route.destination)
+        .map(|to| (to, format!("the host's route to {to}")))
+        .collect())
 }
 
 /// Whether a bridge is whole: made to its end.
@@ -98,6 +102,5 @@ fn lock_namespace() -> Result<Flock<File>> {
     Flock::lock(handle, FlockArg::LockExclusive)
         .map_err(|(_file, errno)| Error::Namespace { operation: "lock the", source: errno.into() })
 }
-
 
 const ETHERNET_MTU: u32 = 1500;

@@ -34,7 +34,8 @@ impl Session<'_> {
         }
         let Mode::Network(name) = &record.mode else { return Ok(()) };
         let network = self.network(name.as_str())?;
-        let bridge = bridge::find(self.route()?, self.instance, &network)?
+        let instance = self.instance;
+        let bridge = bridge::find(self.route()?, instance, &network)?
             .ok_or_else(|| gone(format!("bridge {}", network.interface)))?;
         for interface in &record.interfaces {
             let end = self.route()?.link(&interface.host_name)?;

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::attach::forget_connections;
 use crate::attachment::{self, Attachment, Mode};
 use crate::bridge;
 use crate::error::{Error, Result};
@@ -31,7 +30,7 @@ impl Session<'_> {
         let mut errors = Vec::new();
         if matches!(record.mode, Mode::Network(_)) {
             errors.extend(self.withdraw(record).err());
-            errors.extend(forget_connections(record).err());
+            errors.extend(self.forget_streams(record).err());
             errors.extend(self.cut_off_sharers(record).err());
         }
         errors.extend(self.namespaces.unpin(container.as_str()).err());
@@ -136,7 +135,8 @@ impl Session<'_> {
     /// Removes bridges of ours whose network is gone.
     fn remove_strange_bridges(&mut self) -> Result<()> {
         let networks = network::recorded(self.store)?;
-        let bridges = bridge::all(self.route()?, self.instance)?;
+        let instance = self.instance;
+        let bridges = bridge::all(self.route()?, instance)?;
         let strange = |name: &&str| !networks.iter().any(|network| network.interface == *name);
         let names: Vec<_> = bridges.iter().map(|link| link.name.as_str()).filter(strange).collect();
         bridge::take_down(self.route()?, names)

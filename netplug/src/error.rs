@@ -4,6 +4,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use dhow_api::Kind;
+use dhow_api::error::chain;
+
 use crate::port::Port;
 use crate::prefix::Prefix;
 
@@ -190,32 +193,13 @@ pub enum Error {
     #[error("read random bytes")]
     Random(#[source] getrandom::Error),
     /// Teardown went on past these errors.
-    #[error("{}", .0.iter().map(crate::error::chain).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     Teardown(Vec<Self>),
 }
 
-/// What a caller needs to know of an error; maps one to one to gRPC codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// The request is wrong whatever the state.
-    InvalidArgument,
-    /// What it names does not exist.
-    NotFound,
-    /// What it wants to make exists, or is taken.
-    AlreadyExists,
-    /// The state does not allow it now.
-    FailedPrecondition,
-    /// Addresses or subnets have run out.
-    ResourceExhausted,
-    /// The kernel denies it.
-    PermissionDenied,
-    /// Anything else.
-    Internal,
-}
-
 impl Error {
-    /// The class of the error.
+    /// What a caller decides by; a gRPC code over ttrpc.
+    #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
             Self::Invalid { .. } => Kind::InvalidArgument,
@@ -259,18 +243,6 @@ impl Error {
             _ => Err(Self::Teardown(errors)),
         }
     }
-}
-
-/// An error with its sources, as one line.
-pub fn chain(error: &Error) -> String {
-    let mut line = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        line.push_str(": ");
-        line.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    line
 }
 
 /// Makes a [`Error::File`] of an [`io::Error`].

@@ -166,7 +166,8 @@ impl FilesRequest {
                 // systemd-resolved listens on the loopback and keeps what it asks itself elsewhere.
                 let stub = host.nameservers.iter().any(|server| server == SYSTEMD_STUB);
                 let upstream = if stub { read_if_there(Path::new(SYSTEMD_UPSTREAM))? } else { Vec::new() };
-                let source = if upstream.is_empty() { host } else { Resolver::parse(&String::from_utf8_lossy(&upstream)) };
+                let source =
+                    if upstream.is_empty() { host } else { Resolver::parse(&String::from_utf8_lossy(&upstream)) };
                 source.reachable()
             }
         };
@@ -187,7 +188,8 @@ impl Resolver {
     fn parse(text: &str) -> Self {
         let mut resolver = Self::default();
         for line in text.lines() {
-            let mut words = line.split_ascii_whitespace().take_while(|word| !word.starts_with(['#', ';'])).map(str::to_owned);
+            let mut words =
+                line.split_ascii_whitespace().take_while(|word| !word.starts_with(['#', ';'])).map(str::to_owned);
             match words.next().as_deref() {
                 Some("nameserver") => resolver.nameservers.extend(words.next()),
                 // The last of several counts.

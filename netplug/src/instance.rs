@@ -52,11 +52,6 @@ impl Instance {
     pub(crate) fn alias_prefix(&self) -> String {
         format!("dhow {} ", self.hash)
     }
-
-    /// Whether the plain names are ours.
-    pub(crate) fn is_default(&self) -> bool {
-        self.is_default
-    }
 }
 
 const DEFAULT_ROOT: &str = "/var/lib/dhow";
@@ -72,7 +67,12 @@ mod tests {
         let other = Instance::new(Path::new("/tmp/other"));
         assert_eq!((plain.table().as_str(), plain.default_bridge(0).as_str()), ("dhow", "dhow0"));
         let names = |instance: &Instance| {
-            vec![instance.default_bridge(0), instance.default_bridge(1), instance.bridge("n", 0), instance.host_end("c", 0)]
+            vec![
+                instance.default_bridge(0),
+                instance.default_bridge(1),
+                instance.bridge("n", 0),
+                instance.host_end("c", 0),
+            ]
         };
         for name in names(&plain).iter().chain(&names(&other)) {
             assert!(name.len() <= LINK_NAME_MAX && check_link_name(name).is_ok(), "{name}");

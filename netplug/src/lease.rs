@@ -181,12 +181,13 @@ mod tests {
         let network = NetworkName::parse("n").unwrap();
         let subnet = subnet("10.9.0.0/24", "10.9.0.1");
         let want = |text: &str, owner: &str| {
-            lease(&store, &network, &subnet, Some(text.parse().unwrap()), &container(owner)).map_err(|error| error.kind())
+            lease(&store, &network, &subnet, Some(text.parse().unwrap()), &container(owner))
+                .map_err(|error| error.kind())
         };
         assert!(want("10.9.0.77", "a").is_ok());
-        assert_eq!(want("10.9.0.77", "b"), Err(crate::error::Kind::AlreadyExists));
+        assert_eq!(want("10.9.0.77", "b"), Err(dhow_api::Kind::AlreadyExists));
         for bad in ["10.9.0.1", "10.9.0.0", "10.9.0.255", "10.9.1.2", "fd00::2"] {
-            assert_eq!(want(bad, "b"), Err(crate::error::Kind::InvalidArgument), "{bad}");
+            assert_eq!(want(bad, "b"), Err(dhow_api::Kind::InvalidArgument), "{bad}");
         }
     }
 
@@ -197,7 +198,10 @@ mod tests {
         let any = claim_port(&store, &Port::parse("tcp", "", 0, 80).unwrap(), &container("a")).unwrap();
         let on = |host: &str| Port { host: Some(host.parse().unwrap()), ..any };
         let error = claim_port(&store, &on("127.0.0.1"), &container("b")).unwrap_err();
-        assert_eq!(error.to_string(), format!("port 127.0.0.1:{}/tcp is already allocated: container a has it", any.host_port));
+        assert_eq!(
+            error.to_string(),
+            format!("port 127.0.0.1:{}/tcp is already allocated: container a has it", any.host_port)
+        );
         release_port(&store, &any, &container("a")).unwrap();
         claim_port(&store, &on("127.0.0.1"), &container("b")).unwrap();
         claim_port(&store, &on("127.0.0.2"), &container("c")).unwrap();

@@ -31,7 +31,7 @@ mod store;
 mod sysctl;
 
 pub use attachment::{AttachRequest, Attachment, Interface, Mode};
-pub use error::{Error, Kind, Result, chain};
+pub use error::{Error, Result};
 pub use files::{ExtraHost, FilesRequest};
 pub use mac::Mac;
 pub use names::{ContainerId, NetworkName};

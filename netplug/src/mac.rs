@@ -49,7 +49,10 @@ impl FromStr for Mac {
         let mut bytes = [0_u8; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(|| wrong("want xx:xx:xx:xx:xx:xx"))?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                .ok_or_else(|| wrong("want xx:xx:xx:xx:xx:xx"))?;
             *byte = u8::from_str_radix(part, 16).map_err(|_error| wrong("not hexadecimal"))?;
         }
         if parts.next().is_some() {
@@ -84,7 +87,15 @@ mod tests {
     fn parses_unicast_only() {
         let mac: Mac = "02:42:ac:11:00:02".parse().unwrap();
         assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
-        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+2:42:ac:11:00:02", "g2:42:ac:11:00:02"] {
+        for bad in [
+            "",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:02:03",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "+2:42:ac:11:00:02",
+            "g2:42:ac:11:00:02",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

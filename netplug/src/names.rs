@@ -79,11 +79,7 @@ pub(crate) fn check_hostname(what: &'static str, text: &str) -> Result<()> {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     let name = text.strip_suffix('.').unwrap_or(text);
-    if name.len() <= 253 && name.split('.').all(label) {
-        Ok(())
-    } else {
-        Err(invalid(what, text, "not a hostname"))
-    }
+    if name.len() <= 253 && name.split('.').all(label) { Ok(()) } else { Err(invalid(what, text, "not a hostname")) }
 }
 
 /// A link's name as a request may give it.

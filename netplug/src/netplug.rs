@@ -9,18 +9,20 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use dhow_api::error::chain;
 use dhow_sys::netlink::Protocol;
 
 use crate::attachment::{self, Attachment, Mode};
 use crate::bridge;
-use crate::error::{Error, Result, chain, file};
+use crate::error::{Error, Result, file};
 use crate::instance::Instance;
 use crate::lease;
 use crate::names::{ContainerId, NetworkName};
-use crate::netlink::Socket;
+use crate::netlink::{Socket, conntrack};
 use crate::netns::Directory;
 use crate::network::{self, DEFAULT, Driver, Network, NetworkRequest};
 use crate::nft::{Firewall, State};
+use crate::port::Transport;
 use crate::prefix::Prefix;
 use crate::store::{self, Lock, Store};
 
@@ -159,13 +161,8 @@ impl Netplug {
         // Threads queue here rather than at the file lock, whose waiters the kernel wakes all at once.
         let cache = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let lock = self.store.lock()?;
-        let mut session = Session {
-            store: &self.store,
-            namespaces: &self.namespaces,
-            instance: &self.instance,
-            cache,
-            _lock: lock,
-        };
+        let mut session =
+            Session { store: &self.store, namespaces: &self.namespaces, instance: &self.instance, cache, _lock: lock };
         if !session.cache.boot_is_known {
             session.forget_other_boots()?;
             session.cache.boot_is_known = true;
@@ -206,8 +203,20 @@ impl Session<'_> {
         self.cache.firewall.withdraw(&record.published(), || state(store, Some(record.container.as_str())))
     }
 
+    /// Makes the kernel forget UDP streams that know another way than to this container.
+    pub(crate) fn forget_streams(&mut self, record: &Attachment) -> Result<()> {
+        let udp = record.ports.iter().filter(|port| port.transport == Transport::Udp);
+        let ports: Vec<_> = udp.map(|port| port.host_port).collect();
+        match record.address() {
+            Some(address) if !ports.is_empty() => {
+                conntrack::forget(self.cache.firewall.socket()?, Transport::Udp.number(), &ports, address)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the firewall has what an attachment needs.
-    pub(crate) fn is_published(&self, record: &Attachment, network: &Network) -> Result<bool> {
+    pub(crate) fn is_published(&mut self, record: &Attachment, network: &Network) -> Result<bool> {
         self.cache.firewall.has(&network.bridge(), &record.published())
     }
 
@@ -267,11 +276,12 @@ impl Session<'_> {
         if !attachment::containers(self.store)?.is_empty() {
             return Ok(());
         }
-        let bridges = bridge::all(self.route()?, self.instance)?;
+        let instance = self.instance;
+        let bridges = bridge::all(self.route()?, instance)?;
         let mut names: BTreeSet<String> = bridges.into_iter().map(|link| link.name).collect();
         // One that was cut off in the middle of being made has no alias yet.
         for network in network::recorded(self.store)? {
-            if bridge::find(self.route()?, self.instance, &network).is_ok_and(|found| found.is_some()) {
+            if bridge::find(self.route()?, instance, &network).is_ok_and(|found| found.is_some()) {
                 names.insert(network.interface);
             }
         }

@@ -200,7 +200,7 @@ pub(crate) fn recorded(store: &Store) -> Result<Vec<Network>> {
         }
         match store::read::<Network>(&store.path(&file)) {
             Ok(network) => networks.extend(network),
-            Err(error) => log::warn!("skipping a network: {}", crate::error::chain(&error)),
+            Err(error) => log::warn!("skipping a network: {}", dhow_api::error::chain(&error)),
         }
     }
     Ok(networks)
@@ -215,7 +215,8 @@ pub(crate) fn path(store: &Store, name: &NetworkName) -> PathBuf {
 pub(crate) fn pick_subnet(is_default: bool, taken: &[(Prefix, String)]) -> Result<Subnet> {
     let free = |candidate: &Prefix| !taken.iter().any(|(prefix, _)| prefix.overlaps(candidate));
     let large = std::iter::once(88).chain(128..192).map(|second| Prefix::v4(10, second, 0, 0, 16));
-    let small = (89..96).chain(192..240).flat_map(|second| (0..=255).map(move |third| Prefix::v4(10, second, third, 0, 24)));
+    let small =
+        (89..96).chain(192..240).flat_map(|second| (0..=255).map(move |third| Prefix::v4(10, second, third, 0, 24)));
     let found = if is_default { large.chain(small).find(free) } else { small.chain(large).find(free) };
     found.map(Subnet::first_is_gateway).ok_or(Error::SubnetsExhausted)
 }
@@ -240,7 +241,7 @@ fn check_option(key: &str, value: &str) -> Result<()> {
 }
 
 fn now() -> String {
-    jiff::Timestamp::now().to_string()
+    dhow_api::Timestamp::now().to_string()
 }
 
 /// The name of the network that containers get when they name none.
@@ -277,7 +278,10 @@ mod tests {
     #[test]
     fn parses_subnets() {
         let subnet = Subnet::parse("10.7.0.9/24", "").unwrap();
-        assert_eq!((subnet.prefix.to_string().as_str(), subnet.gateway.to_string().as_str()), ("10.7.0.0/24", "10.7.0.1"));
+        assert_eq!(
+            (subnet.prefix.to_string().as_str(), subnet.gateway.to_string().as_str()),
+            ("10.7.0.0/24", "10.7.0.1")
+        );
         assert_eq!(Subnet::parse("10.7.0.0/24", "10.7.0.254").unwrap().gateway.to_string(), "10.7.0.254");
         for (prefix, gateway) in [
             ("fd00::/64", ""),
@@ -302,7 +306,7 @@ mod tests {
             change(&mut request);
             Network::of_request(request, &instance, pick).map_err(|error| error.kind())
         };
-        use crate::error::Kind::{AlreadyExists, InvalidArgument};
+        use dhow_api::Kind::{AlreadyExists, InvalidArgument};
         assert!(make(|_request| {}).is_ok());
         assert_eq!(make(|request| request.name = "host".to_owned()).unwrap_err(), AlreadyExists);
         assert_eq!(make(|request| request.driver = "macvlan".to_owned()).unwrap_err(), InvalidArgument);

@@ -122,7 +122,11 @@ pub(crate) fn probe(port: &Port) -> Result<Option<u16>> {
         Ok(descriptor) => try_bind(&descriptor, port),
         // A kernel without the protocol has no listeners either. Ports are picked from one range for all.
         Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if port.transport == Transport::Sctp => {
-            if port.host_port == 0 { probe(&Port { transport: Transport::Udp, ..*port }) } else { Ok(Some(port.host_port)) }
+            if port.host_port == 0 {
+                probe(&Port { transport: Transport::Udp, ..*port })
+            } else {
+                Ok(Some(port.host_port))
+            }
         }
         Err(errno) => Err(unusable(errno)),
     }
@@ -156,9 +160,13 @@ mod tests {
         assert!(port.covers_loopback());
         assert_eq!(Port::parse("", "0.0.0.0", 80, 80).unwrap().host, None);
         assert!(!Port::parse("", "10.1.2.3", 80, 80).unwrap().covers_loopback());
-        for (transport, host, host_port, container_port) in
-            [("icmp", "", 1, 1), ("tcp", "nowhere", 1, 1), ("tcp", "", 65536, 1), ("tcp", "", 1, 0), ("tcp", "::1", 1, 1)]
-        {
+        for (transport, host, host_port, container_port) in [
+            ("icmp", "", 1, 1),
+            ("tcp", "nowhere", 1, 1),
+            ("tcp", "", 65536, 1),
+            ("tcp", "", 1, 0),
+            ("tcp", "::1", 1, 1),
+        ] {
             assert!(Port::parse(transport, host, host_port, container_port).is_err(), "{transport} {host}");
         }
     }
@@ -198,7 +206,12 @@ mod tests {
             let port = Port { transport, host: None, host_port: 0, container_port: 80 };
             assert!(probe(&port).unwrap().unwrap() > 1023);
         }
-        let nowhere = Port { transport: Transport::Tcp, host: Some("192.0.2.1".parse().unwrap()), host_port: 1, container_port: 1 };
-        assert_eq!(probe(&nowhere).unwrap_err().kind(), crate::error::Kind::FailedPrecondition);
+        let nowhere = Port {
+            transport: Transport::Tcp,
+            host: Some("192.0.2.1".parse().unwrap()),
+            host_port: 1,
+            container_port: 1,
+        };
+        assert_eq!(probe(&nowhere).unwrap_err().kind(), dhow_api::Kind::FailedPrecondition);
     }
 }

@@ -57,8 +57,11 @@ impl Store {
             outcome => outcome,
         }
         .map_err(file("open", &path))?;
-        let held = Flock::lock(opened, FlockArg::LockExclusive)
-            .map_err(|(_file, errno)| Error::File { operation: "lock", path, source: errno.into() })?;
+        let held = Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_file, errno)| Error::File {
+            operation: "lock",
+            path,
+            source: errno.into(),
+        })?;
         Ok(Lock { _held: held })
     }
 
@@ -76,9 +79,9 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
 /// Reads a record; none if there is no such file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| Error::Record { path: path.to_owned(), source }),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path: path.to_owned(), source })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(file("read", path)(error)),
     }
@@ -86,8 +89,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Writes a record so that it is seen whole or not at all, making its directory if it is not there.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let bytes =
-        serde_json::to_vec(record).map_err(|source| Error::Serialize { path: path.to_owned(), source })?;
+    let bytes = serde_json::to_vec(record).map_err(|source| Error::Serialize { path: path.to_owned(), source })?;
     replace(path, &bytes, 0o600)
 }
 

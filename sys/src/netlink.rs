@@ -18,8 +18,12 @@ pub enum Protocol {
 /// Opens a blocking, close-on-exec netlink socket in the calling thread's network namespace, where it stays even when
 /// the thread moves on.
 ///
-/// Errors carry the kernel's text (`NETLINK_EXT_ACK`) and not the whole request (`NETLINK_CAP_ACK`). A kernel that lacks one of these options is no error.
-pub fn open(protocol: Protocol) -> io::Result<OwnedFd> {
+/// Errors carry the kernel's text (`NETLINK_EXT_ACK`) and not the whole request (`NETLINK_CAP_ACK`). A kernel that
+/// lacks one of these options is no error.
+///
+/// # Errors
+/// As socket(2).
+pub fn open(protocol: Protocol) -> Result<OwnedFd> {
     let number = match protocol {
         Protocol::Route => libc::NETLINK_ROUTE,
         Protocol::Netfilter => libc::NETLINK_NETFILTER,

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use dhow_sys::netlink::Protocol;
 use nix::errno::Errno;
 use nix::libc;
 
@@ -22,8 +21,7 @@ struct Tuple {
 }
 
 /// Forgets the connections of `protocol` to any of the host's `ports`, and those that were sent to `container`.
-pub(crate) fn forget(protocol: u8, ports: &[u16], container: IpAddr) -> Result<()> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
+pub(crate) fn forget(socket: &mut Socket, protocol: u8, ports: &[u16], container: IpAddr) -> Result<()> {
     let family = if container.is_ipv4() { 2 } else { 10 };
     let header = [family, 0, 0, 0];
     let what = "list tracked connections";
@@ -50,8 +48,13 @@ pub(crate) fn forget(protocol: u8, ports: &[u16], container: IpAddr) -> Result<(
         writer.bytes(CTA_TUPLE_ORIG | 1 << 15, &original);
         let what = "forget a tracked connection";
         let payload = writer.finish(what)?;
-        let request =
-            Request { kind: SUBSYSTEM | DELETE, flags: 0, payload, what: what.to_owned(), tolerate: Some(Errno::ENOENT) };
+        let request = Request {
+            kind: SUBSYSTEM | DELETE,
+            flags: 0,
+            payload,
+            what: what.to_owned(),
+            tolerate: Some(Errno::ENOENT),
+        };
         socket.execute(&[request])?;
     }
     Ok(())

@@ -111,7 +111,7 @@ pub(crate) fn delete(name: &str) -> Result<Request> {
 }
 
 /// Makes a veth pair whose ends are born where they belong: one as a port of the bridge, one in the container's
-/// namespace, both up.
+/// namespace. Only the host's comes up: a peer has no peer yet when it is born, and refuses (`ENOTCONN`).
 pub(crate) fn add_veth(veth: &Veth<'_>) -> Result<Vec<Request>> {
     let mut writer = Writer::new(&header(0, IFF_UP, IFF_UP));
     writer.string(libc::IFLA_IFNAME, veth.host_name).u32(libc::IFLA_MTU, veth.mtu).u32(libc::IFLA_MASTER, veth.bridge);
@@ -120,7 +120,7 @@ pub(crate) fn add_veth(veth: &Veth<'_>) -> Result<Vec<Request>> {
     writer.nest(libc::IFLA_LINKINFO, |info| {
         info.string(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
             data.nest(VETH_INFO_PEER, |peer| {
-                peer.raw(&header(0, IFF_UP, IFF_UP))
+                peer.raw(&header(0, 0, 0))
                     .string(libc::IFLA_IFNAME, veth.name)
                     .u32(libc::IFLA_MTU, veth.mtu)
                     .bytes(libc::IFLA_ADDRESS, &veth.mac.0)

@@ -143,7 +143,8 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (Header, &[u
     std::iter::from_fn(move || {
         let length = usize::try_from(read_u32(datagram, 0)?).ok()?;
         let message = datagram.get(..length)?;
-        let header = Header { kind: read_u16(message, 4)?, flags: read_u16(message, 6)?, sequence: read_u32(message, 8)? };
+        let header =
+            Header { kind: read_u16(message, 4)?, flags: read_u16(message, 6)?, sequence: read_u32(message, 8)? };
         let payload = message.get(MESSAGE_HEADER..)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((header, payload))
@@ -231,7 +232,14 @@ mod tests {
 
     #[test]
     fn survives_foreign_bytes() {
-        for bytes in [&[][..], &[1], &[0; 16], &[255; 64], &[3, 0, 0, 0, 9], &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]] {
+        for bytes in [
+            &[][..],
+            &[1],
+            &[0; 16],
+            &[255; 64],
+            &[3, 0, 0, 0, 9],
+            &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7],
+        ] {
             assert!(messages(bytes).count() <= 1);
             let mut seen = 0;
             for _ in attributes(bytes) {

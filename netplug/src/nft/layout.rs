@@ -20,7 +20,9 @@
 //! Priorities are one before the usual ones, so the rules of others at the usual place still see every packet, and see it
 //! translated. An accept here ends this table only: whatever another table drops stays dropped.
 
-use super::expression::{Base, Connection, Expression, FAMILY_IPV4, KEY, Meta, SECOND, Verdict, WORD_1, WORD_2, link_name};
+use super::expression::{
+    Base, Connection, Expression, FAMILY_IPV4, KEY, Meta, SECOND, Verdict, WORD_1, WORD_2, link_name,
+};
 
 /// A set or map.
 #[derive(Clone, Copy, Debug)]

@@ -51,6 +51,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Firewall {
     table: String,
+    /// Kept open: the kernel waits for a grace period when a netfilter socket is closed after something was deleted.
+    socket: Option<Socket>,
     verified: Option<Verified>,
 }
 
@@ -66,30 +68,30 @@ struct Verified {
 impl Firewall {
     /// The table of this name, which need not exist.
     pub(crate) fn new(table: String) -> Self {
-        Self { table, verified: None }
-    }
-
-    /// The table's name.
-    pub(crate) fn table(&self) -> &str {
-        &self.table
+        Self { table, socket: None, verified: None }
     }
 
     /// Adds a bridge and published ports in one transaction. If the table is not whole it is made anew from `all`, which
     /// has to have them already.
-    pub(crate) fn add(&mut self, bridge: &Bridge, published: &[Published], all: impl Fn() -> Result<State>) -> Result<()> {
+    pub(crate) fn add(
+        &mut self,
+        bridge: &Bridge,
+        published: &[Published],
+        all: impl Fn() -> Result<State>,
+    ) -> Result<()> {
         let elements: Vec<_> = published.iter().map(element).collect();
         for _ in 0..ATTEMPTS {
             let known = self.verified.take().filter(|known| known.bridges.contains(&bridge.name));
             let known = match known {
                 // With nothing to change it only has to be seen whether anybody else has changed anything.
-                Some(known) if !elements.is_empty() || generation()? == known.generation => Some(known),
+                Some(known) if !elements.is_empty() || self.generation()? == known.generation => Some(known),
                 _ => self.verify(bridge)?,
             };
             let Some(mut known) = known else { return self.replace(&all()?) };
             if !elements.is_empty() {
                 let mut transaction = Transaction::new(&self.table);
                 transaction.add_elements(&elements);
-                match transaction.commit(Some(known.generation)) {
+                match transaction.commit(opened(&mut self.socket)?, Some(known.generation)) {
                     Ok(()) => known.generation = following(known.generation),
                     Err(error) if is_outdated(&error) => continue,
                     // An element that is there leads elsewhere.
@@ -113,7 +115,7 @@ impl Firewall {
         let mut transaction = Transaction::new(&self.table);
         transaction.delete_elements(&elements);
         let known = self.verified.take();
-        match transaction.commit(known.as_ref().map(|known| known.generation)) {
+        match transaction.commit(opened(&mut self.socket)?, known.as_ref().map(|known| known.generation)) {
             Ok(()) => {
                 self.verified = known.map(|known| Verified { generation: following(known.generation), ..known });
                 Ok(())
@@ -131,8 +133,8 @@ impl Firewall {
         self.verified = None;
         for _ in 0..ATTEMPTS {
             // What is written does not depend on what was there; but with the generation the next one is known as ours.
-            let generation = generation()?;
-            match self.whole(state).commit(Some(generation)) {
+            let generation = self.generation()?;
+            match whole(&self.table, state).commit(opened(&mut self.socket)?, Some(generation)) {
                 Ok(()) => {
                     let bridges = state.bridges.iter().map(|bridge| bridge.name.clone()).collect();
                     self.verified = Some(Verified { generation: following(generation), bridges });
@@ -154,11 +156,11 @@ impl Firewall {
         let mut transaction = Transaction::new(&self.table);
         transaction.add_table(&mark());
         transaction.delete_table();
-        transaction.commit(None)
+        transaction.commit(opened(&mut self.socket)?, None)
     }
 
     /// Whether the ports and the bridge are in the table, for Check.
-    pub(crate) fn has(&self, bridge: &Bridge, published: &[Published]) -> Result<bool> {
+    pub(crate) fn has(&mut self, bridge: &Bridge, published: &[Published]) -> Result<bool> {
         let mut wanted = elements_of_bridge(bridge);
         wanted.extend(published.iter().map(element));
         if self.count_rules()? != rules().len() {
@@ -172,33 +174,14 @@ impl Firewall {
         Ok(true)
     }
 
-    /// The transaction that makes the whole table.
-    fn whole(&self, state: &State) -> Transaction<'_> {
-        let mut transaction = Transaction::new(&self.table);
-        // Adding first makes the deletion valid whether or not the table exists.
-        transaction.add_table(&mark());
-        transaction.delete_table();
-        transaction.add_table(&mark());
-        for (id, set) in (1..).zip(&SETS) {
-            transaction.add_set(set, id);
-        }
-        for chain in &CHAINS {
-            transaction.add_chain(chain);
-        }
-        for rule in rules() {
-            transaction.add_rule(&rule);
-        }
-        let mut elements: Vec<_> = state.bridges.iter().flat_map(elements_of_bridge).collect();
-        elements.extend(state.published.iter().map(element));
-        // Elements of one set lie together in as few messages as possible.
-        elements.sort_by_key(|element| element.set);
-        transaction.add_elements(&elements);
-        transaction
+    /// The socket, for what else is said to netfilter.
+    pub(crate) fn socket(&mut self) -> Result<&mut Socket> {
+        opened(&mut self.socket)
     }
 
     /// Looks whether the table is whole, with this bridge in it.
-    fn verify(&self, bridge: &Bridge) -> Result<Option<Verified>> {
-        let generation = generation()?;
+    fn verify(&mut self, bridge: &Bridge) -> Result<Option<Verified>> {
+        let generation = self.generation()?;
         if self.mark_of_table()?.as_deref() != Some(mark().as_slice()) || self.count_rules()? != rules().len() {
             return Ok(None);
         }
@@ -210,7 +193,7 @@ impl Firewall {
         Ok(Some(Verified { generation, bridges: BTreeSet::from([bridge.name.clone()]) }))
     }
 
-    fn mark_of_table(&self) -> Result<Option<Vec<u8>>> {
+    fn mark_of_table(&mut self) -> Result<Option<Vec<u8>>> {
         let mut payload = Writer::new(&[FAMILY_INET, 0, 0, 0]);
         payload.string(1, &self.table);
         let mut found = None;
@@ -220,7 +203,7 @@ impl Firewall {
         Ok(found.filter(|_| seen))
     }
 
-    fn count_rules(&self) -> Result<usize> {
+    fn count_rules(&mut self) -> Result<usize> {
         let mut payload = Writer::new(&[FAMILY_INET, 0, 0, 0]);
         payload.string(1, &self.table);
         let mut count = 0;
@@ -233,7 +216,7 @@ impl Firewall {
         Ok(count)
     }
 
-    fn has_element(&self, element: &Element) -> Result<bool> {
+    fn has_element(&mut self, element: &Element) -> Result<bool> {
         let mut payload = Writer::new(&[FAMILY_INET, 0, 0, 0]);
         payload.string(1, &self.table).string(2, element.set).nest(3, |list| {
             list.nest(1, |nest| {
@@ -252,14 +235,31 @@ impl Firewall {
         Ok(found && same)
     }
 
+    /// The generation of the namespace's whole ruleset; each transaction of anybody makes a new one.
+    fn generation(&mut self) -> Result<u32> {
+        let what = "nftables: get the ruleset's generation";
+        let request = Request {
+            kind: u16::from(SUBSYSTEM) << 8 | GET_GENERATION,
+            flags: 0,
+            payload: Writer::new(&[0, 0, 0, 0]).finish(what)?,
+            what: what.to_owned(),
+            tolerate: None,
+        };
+        let mut generation = None;
+        opened(&mut self.socket)?.query(&request, |_kind, payload| {
+            let rest = payload.get(4..).unwrap_or_default();
+            generation = attribute(rest, GENERATION_ID).and_then(|value| read_be32(value, 0));
+        })?;
+        generation.ok_or_else(|| Error::Malformed { request: what.to_owned() })
+    }
+
     /// Asks about the table; false when it, or what was asked about, is not there.
-    fn ask(&self, kind: u16, flags: i32, payload: Writer, what: &str, mut each: impl FnMut(&[u8])) -> Result<bool> {
+    fn ask(&mut self, kind: u16, flags: i32, payload: Writer, what: &str, mut each: impl FnMut(&[u8])) -> Result<bool> {
         let what = format!("nftables: {what} {}", self.table);
         let payload = payload.finish(&what)?;
         let request =
             Request { kind: u16::from(SUBSYSTEM) << 8 | kind, flags: libc_u16(flags), payload, what, tolerate: None };
-        let mut socket = Socket::open(Protocol::Netfilter)?;
-        match socket.query(&request, |_kind, payload| each(payload.get(4..).unwrap_or_default())) {
+        match opened(&mut self.socket)?.query(&request, |_kind, payload| each(payload.get(4..).unwrap_or_default())) {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
@@ -267,22 +267,36 @@ impl Firewall {
     }
 }
 
-/// The generation of the namespace's whole ruleset; each transaction of anybody makes a new one.
-fn generation() -> Result<u32> {
-    let what = "nftables: get the ruleset's generation";
-    let request = Request {
-        kind: u16::from(SUBSYSTEM) << 8 | GET_GENERATION,
-        flags: 0,
-        payload: Writer::new(&[0, 0, 0, 0]).finish(what)?,
-        what: what.to_owned(),
-        tolerate: None,
-    };
-    let mut generation = None;
-    Socket::open(Protocol::Netfilter)?.query(&request, |_kind, payload| {
-        let rest = payload.get(4..).unwrap_or_default();
-        generation = attribute(rest, GENERATION_ID).and_then(|value| read_be32(value, 0));
-    })?;
-    generation.ok_or_else(|| Error::Malformed { request: what.to_owned() })
+/// The transaction that makes the whole table.
+fn whole<'a>(table: &'a str, state: &State) -> Transaction<'a> {
+    let mut transaction = Transaction::new(table);
+    // Adding first makes the deletion valid whether or not the table exists.
+    transaction.add_table(&mark());
+    transaction.delete_table();
+    transaction.add_table(&mark());
+    for (id, set) in (1..).zip(&SETS) {
+        transaction.add_set(set, id);
+    }
+    for chain in &CHAINS {
+        transaction.add_chain(chain);
+    }
+    for rule in rules() {
+        transaction.add_rule(&rule);
+    }
+    let mut elements: Vec<_> = state.bridges.iter().flat_map(elements_of_bridge).collect();
+    elements.extend(state.published.iter().map(element));
+    // Elements of one set lie together in as few messages as possible.
+    elements.sort_by_key(|element| element.set);
+    transaction.add_elements(&elements);
+    transaction
+}
+
+/// The socket, opened when it is first needed.
+fn opened(socket: &mut Option<Socket>) -> Result<&mut Socket> {
+    match socket {
+        Some(socket) => Ok(socket),
+        empty => Ok(empty.insert(Socket::open(Protocol::Netfilter)?)),
+    }
 }
 
 /// The generation that one transaction leads to; the kernel leaves zero out.

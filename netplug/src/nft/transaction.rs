@@ -7,7 +7,6 @@
 //! With a generation the kernel refuses the batch (`ERESTART`) when anybody has changed any ruleset since that generation;
 //! so a change that rests on something read before is made on exactly that.
 
-use dhow_sys::netlink::Protocol;
 use nix::libc;
 
 use super::layout::{Chain, Field, Rule, Set};
@@ -48,13 +47,13 @@ impl<'a> Transaction<'a> {
     pub(crate) fn add_table(&mut self, mark: &[u8]) {
         let mut payload = self.start(TABLE_NAME);
         payload.bytes(TABLE_USER_DATA, mark);
-        self.push(NEW_TABLE, libc::NLM_F_CREATE, payload, "add table".to_owned());
+        self.push(NEW_TABLE, libc::NLM_F_CREATE, payload, "add table");
     }
 
     /// Deletes the table with all that is in it.
     pub(crate) fn delete_table(&mut self) {
         let payload = self.start(TABLE_NAME);
-        self.push(DELETE_TABLE, 0, payload, "delete table".to_owned());
+        self.push(DELETE_TABLE, 0, payload, "delete table");
     }
 
     /// Adds a set; `id` only has to differ from the ids of other sets of the batch.
@@ -69,7 +68,7 @@ impl<'a> Transaction<'a> {
             payload.be32(6, type_of(set.data)).be32(7, length_of(set.data));
         }
         payload.be32(10, id);
-        self.push(NEW_SET, libc::NLM_F_CREATE, payload, format!("add set {}", set.name));
+        self.push(NEW_SET, libc::NLM_F_CREATE, payload, &format!("add set {}", set.name));
     }
 
     /// Adds a chain.
@@ -82,7 +81,7 @@ impl<'a> Transaction<'a> {
             });
             payload.be32(5, POLICY_ACCEPT).string(7, hook.kind);
         }
-        self.push(NEW_CHAIN, libc::NLM_F_CREATE, payload, format!("add chain {}", chain.name));
+        self.push(NEW_CHAIN, libc::NLM_F_CREATE, payload, &format!("add chain {}", chain.name));
     }
 
     /// Appends a rule to its chain.
@@ -94,7 +93,7 @@ impl<'a> Transaction<'a> {
             }
         });
         let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-        self.push(NEW_RULE, flags, payload, format!("add rule to chain {}", rule.chain));
+        self.push(NEW_RULE, flags, payload, &format!("add rule to chain {}", rule.chain));
     }
 
     /// Adds elements; one that is there with the same data is left.
@@ -108,10 +107,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Sends the batch. `generation`: refuse it if any ruleset has changed since.
-    pub(crate) fn commit(self, generation: Option<u32>) -> Result<()> {
+    pub(crate) fn commit(self, socket: &mut Socket, generation: Option<u32>) -> Result<()> {
         let Some(last) = self.messages.len().checked_sub(1) else { return Ok(()) };
-        // A socket of its own: after a refused batch nothing is left unread in one that is used again.
-        let mut socket = Socket::open(Protocol::Netfilter)?;
         let mut datagram = Vec::with_capacity(4096);
         let begin = socket.next_sequence();
         // The batch's subsystem stands in the family header, in network byte order.
@@ -137,7 +134,7 @@ impl<'a> Transaction<'a> {
         end.emit(&envelope, &mut datagram);
         socket.reserve(datagram.len())?;
         socket.send(&datagram)?;
-        wait(&mut socket, begin, &names)
+        wait(socket, begin, &names)
     }
 
     fn elements(&mut self, kind: u16, flags: i32, elements: &[Element], verb: &str) {
@@ -159,7 +156,7 @@ impl<'a> Transaction<'a> {
                         });
                     }
                 });
-                self.push(kind, flags, payload, format!("{verb} {}", chunk[0].set));
+                self.push(kind, flags, payload, &format!("{verb} {}", chunk[0].set));
             }
         }
     }
@@ -171,7 +168,7 @@ impl<'a> Transaction<'a> {
         payload
     }
 
-    fn push(&mut self, kind: u16, flags: i32, payload: Writer, what: String) {
+    fn push(&mut self, kind: u16, flags: i32, payload: Writer, what: &str) {
         let what = format!("nftables: {what} in table {}", self.table);
         self.messages.push(Message { kind, flags: libc_u16(flags), payload, what });
     }
@@ -183,10 +180,12 @@ fn wait(socket: &mut Socket, begin: u32, names: &[String]) -> Result<()> {
     let mut outcome = None;
     while outcome.is_none() {
         socket.receive(|header, payload| {
-            if i32::from(header.kind) != libc::NLMSG_ERROR || outcome.is_some() {
+            // What an earlier batch left unread has other numbers.
+            let position = header.sequence.wrapping_sub(begin) as usize;
+            let of_batch = position <= names.len() + 1 && i32::from(header.kind) == libc::NLMSG_ERROR;
+            if !of_batch || outcome.is_some() {
                 return false;
             }
-            let position = header.sequence.wrapping_sub(begin) as usize;
             let name = position.checked_sub(1).and_then(|index| names.get(index));
             let what = name.map_or("nftables: commit", String::as_str);
             outcome = refusal(header, payload, what).map(Err).or(Some(Ok(())));
