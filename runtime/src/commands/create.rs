@@ -1,0 +1,137 @@
+//! `create` and `run`.
+
+use std::path::{Path, PathBuf};
+
+use dhow_runtime::config::Spec;
+use dhow_runtime::{CreateRequest, Created};
+
+use super::args::{Flag, Parsed};
+use super::foreground::Foreground;
+use super::process::{self, Terminal};
+use super::{Command, Context, Failure, absolute};
+
+const BUNDLE: Flag = Flag::value("bundle", "the bundle's directory (default: the current one)").short('b');
+const NO_PIVOT: Flag =
+    Flag::switch("no-pivot", "move the root instead of pivot_root, for a root on a ramdisk; less isolated");
+const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "stay in the caller's session keyring");
+const NO_SUBREAPER: Flag = Flag::switch("no-subreaper", "don't reap the container's orphans");
+
+pub(crate) const CREATE: Command = Command {
+    name: "create",
+    usage: "create [options] ID",
+    about: "make a container up to where its program could start",
+    flags: &[
+        BUNDLE,
+        process::CONSOLE_SOCKET,
+        process::PIDFD_SOCKET,
+        process::PID_FILE,
+        NO_PIVOT,
+        NO_NEW_KEYRING,
+        process::PRESERVE_FDS,
+        NO_SUBREAPER,
+    ],
+    literal_after: None,
+    run: |context, parsed| create(context, parsed).map_err(|failure| failure.during("runc create failed", 1)),
+};
+
+pub(crate) const RUN: Command = Command {
+    name: "run",
+    usage: "run [options] ID",
+    about: "create and start a container, wait for it and delete it",
+    flags: &[
+        BUNDLE,
+        process::CONSOLE_SOCKET,
+        process::PIDFD_SOCKET,
+        Flag::switch("detach", "don't wait for it").short('d'),
+        Flag::switch("keep", "don't delete it when it has ended"),
+        process::PID_FILE,
+        NO_PIVOT,
+        NO_NEW_KEYRING,
+        NO_SUBREAPER,
+        process::PRESERVE_FDS,
+    ],
+    literal_after: None,
+    run: |context, parsed| run(context, parsed).map_err(|failure| failure.during("runc run failed", 1)),
+};
+
+fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let id = &parsed.exactly("create", 1)?[0];
+    let bundle = bundle(parsed)?;
+    let terminal = Terminal::choose(wants_terminal(&bundle)?, true, parsed.value("console-socket"))?;
+    make(context, parsed, id, bundle, &terminal)?;
+    Ok(0)
+}
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let id = &parsed.exactly("run", 1)?[0];
+    let bundle = bundle(parsed)?;
+    let detach = parsed.on("detach");
+    let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;
+    if detach {
+        make(context, parsed, id, bundle, &terminal)?;
+        return start_or_delete(context, id).map(|()| 0);
+    }
+    let foreground = Foreground::begin(!parsed.on("no-subreaper"))?;
+    let created = make(context, parsed, id, bundle, &terminal)?;
+    start_or_delete(context, id)?;
+    let code = foreground.wait(created)?;
+    if !parsed.on("keep") {
+        context.runtime.delete(id, true)?;
+    }
+    Ok(code)
+}
+
+fn start_or_delete(context: &Context, id: &str) -> Result<(), Failure> {
+    context.runtime.start(id).map_err(|error| {
+        // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
+        drop(context.runtime.delete(id, true));
+        error.into()
+    })
+}
+
+fn make(
+    context: &Context,
+    parsed: &Parsed,
+    id: &str,
+    bundle: PathBuf,
+    terminal: &Terminal,
+) -> Result<Created, Failure> {
+    let created = context.runtime.create(CreateRequest {
+        id: id.to_owned(),
+        bundle,
+        stdio: terminal.stdio(),
+        preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
+        listen_fds: listen_fds(),
+        no_pivot: parsed.on("no-pivot"),
+        no_new_keyring: parsed.on("no-new-keyring"),
+        pid_file: process::pid_file(parsed)?,
+        ..CreateRequest::default()
+    })?;
+    context.warn(&created.warnings);
+    process::hand_over(&created, terminal, parsed).inspect_err(|_| drop(context.runtime.delete(id, true)))?;
+    Ok(created)
+}
+
+fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
+    absolute(Path::new(parsed.value("bundle").filter(|path| !path.is_empty()).unwrap_or(".")))
+}
+
+fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
+    Ok(spec(bundle)?.process.is_some_and(|process| process.terminal))
+}
+
+/// Reads the bundle's config.json.
+pub(crate) fn spec(bundle: &Path) -> Result<Spec, Failure> {
+    let path = bundle.join("config.json");
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::usage(format!("JSON specification file {} not found", path.display())),
+        _ => Failure::because(path.display(), e),
+    })?;
+    Ok(Spec::from_json(&bytes)?)
+}
+
+/// How many descriptors systemd's socket activation gave this process for the container.
+fn listen_fds() -> u32 {
+    let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    if own { std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0) } else { 0 }
+}

@@ -1,0 +1,125 @@
+//! `start`, `state`, `kill`, `delete`, `pause` and `resume`: one call of the library each.
+
+use std::str::FromStr;
+
+use nix::sys::signal::Signal;
+
+use super::args::{Flag, Parsed};
+use super::{Command, Context, Failure};
+
+pub(crate) const START: Command = Command {
+    name: "start",
+    usage: "start ID",
+    about: "run the program of a created container",
+    flags: &[],
+    literal_after: None,
+    run: start,
+};
+
+pub(crate) const STATE: Command = Command {
+    name: "state",
+    usage: "state ID",
+    about: "print a container's state as JSON",
+    flags: &[],
+    literal_after: None,
+    run: state,
+};
+
+pub(crate) const KILL: Command = Command {
+    name: "kill",
+    usage: "kill [options] ID [SIGNAL]",
+    about: "send a signal (default: SIGTERM) to a container's first process",
+    flags: &[Flag::switch("all", "to every process in the container").short('a')],
+    literal_after: None,
+    run: kill,
+};
+
+pub(crate) const DELETE: Command = Command {
+    name: "delete",
+    usage: "delete [options] ID",
+    about: "remove what is left of a stopped container",
+    flags: &[Flag::switch("force", "kill it first when it runs; no error when it is not there").short('f')],
+    literal_after: None,
+    run: delete,
+};
+
+pub(crate) const PAUSE: Command = Command {
+    name: "pause",
+    usage: "pause ID",
+    about: "suspend all processes of a container",
+    flags: &[],
+    literal_after: None,
+    run: |context, parsed| {
+        context.runtime.pause(&parsed.exactly("pause", 1)?[0])?;
+        Ok(0)
+    },
+};
+
+pub(crate) const RESUME: Command = Command {
+    name: "resume",
+    usage: "resume ID",
+    about: "let the processes of a paused container go on",
+    flags: &[],
+    literal_after: None,
+    run: |context, parsed| {
+        context.runtime.resume(&parsed.exactly("resume", 1)?[0])?;
+        Ok(0)
+    },
+};
+
+fn start(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    context.runtime.start(&parsed.exactly("start", 1)?[0])?;
+    Ok(0)
+}
+
+fn state(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let state = context.runtime.state(&parsed.exactly("state", 1)?[0])?;
+    println!("{}", serde_json::to_string_pretty(&state).map_err(|e| Failure::because("state", e))?);
+    Ok(0)
+}
+
+fn kill(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let arguments = parsed.between("kill", 1, 2)?;
+    let signal = signal(arguments.get(1).map_or("SIGTERM", String::as_str))?;
+    context.runtime.kill(&arguments[0], signal, parsed.on("all"))?;
+    Ok(0)
+}
+
+fn delete(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    context.runtime.delete(&parsed.exactly("delete", 1)?[0], parsed.on("force"))?;
+    Ok(0)
+}
+
+/// A signal by its number or its name, with or without `SIG`.
+fn signal(name: &str) -> Result<i32, Failure> {
+    let unknown = || Failure::usage(format!("unknown signal {name:?}"));
+    if let Ok(number) = name.parse::<i32>() {
+        // 64 is the last real-time signal.
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = bare.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.parse().map_err(|_odd| unknown())? };
+        return if (0..=30).contains(&offset) { Ok(RTMIN + offset) } else { Err(unknown()) };
+    }
+    Signal::from_str(&format!("SIG{bare}")).map(|signal| signal as i32).map_err(|_unknown| unknown())
+}
+
+/// As glibc has it: it keeps 32 and 33 for itself.
+const RTMIN: i32 = 34;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (name, number) in [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("RTMIN+1", 35), ("0", 0)] {
+            assert_eq!(signal(name).unwrap(), number, "{name}");
+        }
+        for name in ["65", "-1", "NOPE", "", "RTMIN+x"] {
+            assert!(signal(name).is_err(), "{name}");
+        }
+    }
+}
