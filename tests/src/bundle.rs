@@ -51,6 +51,15 @@ impl Bundle {
         &self.dir
     }
 
+    /// The same as an argument.
+    ///
+    /// # Panics
+    /// When it is no UTF-8.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.dir.to_str().expect("the sandbox has a plain name")
+    }
+
     fn saved(self) -> Self {
         fs::write(self.dir.join("config.json"), self.config.to_string()).expect("config.json");
         self

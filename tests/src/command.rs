@@ -100,7 +100,7 @@ impl Call {
     }
 
     /// An environment variable.
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
@@ -138,7 +138,6 @@ impl Call {
     ///
     /// # Panics
     /// When it cannot be started.
-    #[must_use]
     pub fn spawn(mut self) -> Running {
         self.command.process_group(0);
         let input = self.input.take();

@@ -4,8 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use dhow_api::clients::Snapshots;
+use dhow_api::snapshots::{RemoveSnapshotRequest, ViewSnapshotRequest};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,15 +32,19 @@ pub struct Instance {
 /// When they were not built.
 #[must_use]
 pub fn binaries() -> PathBuf {
-    let dir = std::env::var_os("DHOW_BIN_DIR").map_or_else(
-        || {
-            let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("target"), |dir| here.join(dir)).join("dist")
-        },
-        PathBuf::from,
-    );
+    let dir = binaries_dir();
     assert!(dir.join("dhow").exists(), "no dhow in {}: run `cargo xtask build`", dir.display());
     dir
+}
+
+/// The same, whether they are there or not.
+pub(crate) fn binaries_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("DHOW_BIN_DIR") {
+        return PathBuf::from(dir);
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    workspace.join(target).join("dist")
 }
 
 /// The path of one of them.
@@ -205,6 +212,39 @@ impl Instance {
         found
     }
 
+    /// An image's tree as containers see it.
+    ///
+    /// # Panics
+    /// When it is not there whole.
+    #[track_caller]
+    pub fn mount_image(&self, sandbox: &Sandbox, image: &str) -> MountedImage {
+        let layers = self.field(image, "/RootFS/Layers");
+        let layers = layers.as_array().expect("a list of layers").iter().map(|layer| layer.as_str().expect("a digest"));
+        let chain = layers
+            .map(str::to_owned)
+            .reduce(|below, layer| crate::image::digest(format!("{below} {layer}").as_bytes()))
+            .expect("an image has a layer");
+        let snapshots = Snapshots::new(&self.root, &self.runroot);
+        let key = format!("view-{}", self.seen.borrow().len() + sandbox.path().read_dir().map_or(0, Iterator::count));
+        let request = ViewSnapshotRequest { key: key.clone(), parent: chain, ..Default::default() };
+        let answer = snapshots.view(&request).expect("a view of a pulled image");
+        let mounts: Vec<dhow_sys::rootfs::Mount> = answer
+            .mounts
+            .iter()
+            .map(|mount| dhow_sys::rootfs::Mount {
+                kind: mount.type_.clone(),
+                source: mount.source.clone(),
+                target: mount.target.clone(),
+                options: mount.options.clone(),
+            })
+            .collect();
+        let path = sandbox.dir(&key);
+        let tree = dhow_sys::rootfs::detached(&mounts).expect("the image mounted");
+        let place = fs::File::open(&path).expect("the place for it");
+        dhow_sys::mountfd::move_mount(tree.as_fd(), place.as_fd()).expect("the image in its place");
+        MountedImage { path, key, snapshots }
+    }
+
     /// Remembers the ids of all containers, to look for their cgroups in the end.
     fn note(&self) {
         let Ok(entries) = fs::read_dir(self.root.join("containers")) else { return };
@@ -218,6 +258,32 @@ impl Instance {
         let mut found = Vec::new();
         cgroups(Path::new("/sys/fs/cgroup"), &self.seen.borrow(), &mut found);
         found
+    }
+}
+
+/// An image's tree, unmounted on drop.
+#[derive(Debug)]
+#[must_use]
+pub struct MountedImage {
+    path: PathBuf,
+    key: String,
+    snapshots: Snapshots,
+}
+
+impl MountedImage {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for MountedImage {
+    fn drop(&mut self) {
+        tool("umount", [&self.path]).run();
+        let request = RemoveSnapshotRequest { key: self.key.clone(), ..Default::default() };
+        let removed = self.snapshots.remove(&request);
+        assert!(removed.is_ok() || std::thread::panicking(), "removing a view: {removed:?}");
     }
 }
 

@@ -76,6 +76,7 @@ pub fn isolated_with<F: FnOnce(&Sandbox)>(cgroups: Cgroups, body: F) {
         .env(SCRATCH, scratch.path())
         .env("DHOW_TEST_CGROUPS", if cgroups == Cgroups::V2 { "v2" } else { "host" })
         .env("HOME", scratch.path())
+        .env("PATH", search_path())
         .env_remove("XDG_RUNTIME_DIR")
         .env_remove("DOCKER_CONFIG")
         .env_remove("REGISTRY_AUTH_FILE")
@@ -90,6 +91,15 @@ fn test_name<F>() -> &'static str {
     let end = path.find("::{{closure}}").expect("the body is a closure written in the test function");
     let start = path.find("::").map_or(0, |colons| colons + 2);
     &path[start..end]
+}
+
+/// Ours before the machine's, and a superuser's directories, which a CI's PATH may lack.
+fn search_path() -> std::ffi::OsString {
+    let mut path = crate::instance::binaries_dir().into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 impl Sandbox {

@@ -1,4 +1,5 @@
 //! The harness itself: a sandbox is one, fixtures serve, leftovers are seen.
+#![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use std::path::Path;
 
