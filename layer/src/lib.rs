@@ -30,3 +30,23 @@ pub use extract::{ExtractOptions, Extracted, extract};
 pub use overlay::OverlayXattrs;
 pub use path::LayerPath;
 pub use settle::{Settle, SettleLink, settle};
+
+use std::os::fd::BorrowedFd;
+
+/// Gives the open directory `to` the owner, mode, attributes and times of `from`, overlayfs's own marks left out: what a
+/// new upper directory needs to look like the one below.
+///
+/// # Errors
+/// [`Error::Os`].
+pub fn copy_directory_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    copy::directory_attributes(from, to, &LayerPath::root())
+}
+
+/// Whether a layer's directory is marked to hide the layers below it.
+///
+/// # Errors
+/// [`Error::Os`].
+pub fn is_opaque(dir: BorrowedFd<'_>, xattrs: OverlayXattrs) -> Result<bool> {
+    let path = LayerPath::root();
+    overlay::Layers::new(&[], xattrs).is_opaque(dir).map_err(overlay::os("read the attributes of", &path))
+}
