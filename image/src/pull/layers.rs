@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::progress::{Event, LayerStatus, Progress};
 use crate::registry::Client;
 use crate::sink::LayerSink;
-use crate::store::Store;
+use crate::store::{Image, LayerBlob, Store};
 
 /// One layer to be brought in.
 #[derive(Debug, Clone)]
@@ -64,6 +64,12 @@ impl Drop for Prepared<'_> {
 }
 
 impl Job {
+    /// The jobs of a local image.
+    pub(super) fn of(image: &Image) -> Vec<Self> {
+        let layers: Vec<Descriptor> = image.layers.iter().map(LayerBlob::descriptor).collect();
+        Self::list(&layers, &image.config)
+    }
+
     /// The jobs of an image, base first. The caller has checked that there are as many diff ids as layers.
     pub(super) fn list(layers: &[Descriptor], config: &ImageConfig) -> Vec<Self> {
         let chains = config.chain_ids();

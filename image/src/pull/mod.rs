@@ -125,9 +125,7 @@ fn unpack_locked(
     cancel: &Cancel,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let layers: Vec<_> = image.layers.iter().map(crate::store::LayerBlob::descriptor).collect();
-    let jobs = Job::list(&layers, &image.config);
-    Layers { store, sink, source: Source::Store, progress, cancel: cancel.child(), parallel }.run(&jobs)
+    Layers { store, sink, source: Source::Store, progress, cancel: cancel.child(), parallel }.run(&Job::of(image))
 }
 
 /// The local image, unless it is for another platform or too damaged to use; then it is as if it were not there.
@@ -160,6 +158,10 @@ fn fetch(
     progress: &dyn Progress,
 ) -> Result<PulledImage, Error> {
     let stop = options.cancel.child();
+    let bring = |client: &Client, jobs: &[Job]| {
+        let source = Source::Registry { client, repository: reference.path() };
+        Layers { store, sink, source, progress, cancel: stop.clone(), parallel: options.parallel }.run(jobs)
+    };
     let client = Client::new(reference.registry(), &options.registry, &stop);
     let on_retry = |delay, reason: &str| progress.event(&Event::Retrying { delay, reason });
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
@@ -171,16 +173,14 @@ fn fetch(
         && platform.distance(&image.config.platform()) == Some(0)
     {
         announce(reference, &digest, image.layers.iter().map(|l| (&l.digest, l.size)), progress);
-        unpack_locked(image, store, sink, options.parallel, &options.cancel, progress)?;
+        bring(&client, &Job::of(image))?;
         return Ok(PulledImage { image: image.clone(), digest, changed: false });
     }
 
     let resolved = resolve::resolve(&client, store, reference, &platform, options.platform.is_some(), &on_retry)?;
     let layers = &resolved.manifest.layers;
     announce(reference, &resolved.digest, layers.iter().map(|l| (&l.digest, l.size)), progress);
-    let jobs = Job::list(layers, &resolved.config);
-    let source = Source::Registry { client: &client, repository: reference.path() };
-    Layers { store, sink, source, progress, cancel: stop, parallel: options.parallel }.run(&jobs)?;
+    bring(&client, &Job::list(layers, &resolved.config))?;
 
     store.write_blob_as(&resolved.manifest.config.digest, &resolved.config_bytes)?;
     store.write_blob_as(&resolved.descriptor.digest, &resolved.manifest_bytes)?;

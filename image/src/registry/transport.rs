@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{AlertDescription, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -122,6 +122,25 @@ impl Dialer {
     }
 }
 
+/// A TLS error in the middle of things: with TLS 1.3 that is where a server says what it thinks of our certificate.
+fn tls_fault(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => Fault::Tls(refusal(*alert)).into(),
+        Some(other) => Fault::Tls(other.to_string()).into(),
+        None => error,
+    }
+}
+
+fn refusal(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateRequired
+        | AlertDescription::UnknownCA
+        | AlertDescription::CertificateUnknown => "it wants a client certificate that it trusts".into(),
+        other => format!("it ends TLS with the alert {other:?}"),
+    }
+}
+
 fn handshake_fault(error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Fault>()) {
         return error;
@@ -129,7 +148,7 @@ fn handshake_fault(error: io::Error) -> io::Error {
     let fault = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(reason)) => Fault::Untrusted(tls::explain(reason)),
         Some(rustls::Error::InvalidMessage(_)) => Fault::NotTls,
-        Some(rustls::Error::AlertReceived(alert)) => Fault::Tls(format!("it refuses our TLS handshake: {alert:?}")),
+        Some(rustls::Error::AlertReceived(alert)) => Fault::Tls(refusal(*alert)),
         Some(other) => Fault::Tls(other.to_string()),
         // Some servers hang up on what is no HTTP.
         None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Fault::NotTls,
@@ -227,8 +246,7 @@ impl Transport for Stream {
         match &mut self.kind {
             Kind::Plain(socket) => socket.write_all(output)?,
             Kind::Tls(stream) => {
-                stream.write_all(output)?;
-                stream.flush()?;
+                stream.write_all(output).and_then(|()| stream.flush()).map_err(tls_fault)?;
             }
         }
         Ok(())
@@ -242,7 +260,7 @@ impl Transport for Stream {
                 Ok(amount) => amount,
                 // Closed without a goodbye: ureq sees from the length whether something is missing.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => 0,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(tls_fault(error).into()),
             },
         };
         self.buffers.input_appended(amount);

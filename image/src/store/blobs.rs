@@ -102,7 +102,13 @@ impl Store {
             // The file may have been renamed to the blob, or deleted, before we had the lock.
             let meta = file.metadata().map_err(Error::file("stat", &path))?;
             if fs::metadata(&path).is_ok_and(|now| now.ino() == meta.ino()) {
-                return Ok(Some(Partial { store: self, digest: digest.clone(), len: meta.len(), file, path }));
+                let mut len = meta.len();
+                if len > descriptor.size {
+                    // Whatever that is, it is not the beginning of this blob.
+                    file.set_len(0).map_err(Error::file("truncate", &path))?;
+                    len = 0;
+                }
+                return Ok(Some(Partial { store: self, digest: digest.clone(), len, file, path }));
             }
         }
     }

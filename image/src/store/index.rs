@@ -11,15 +11,22 @@ use super::blobs::write_durably;
 use super::lock::Mode;
 use super::{Lock, Store};
 use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::document::{Descriptor, Index, media_type};
 use crate::error::Error;
 use crate::reference::Reference;
 
 /// An entry of `index.json` that is an image.
+///
+/// Tools that read layouts want OCI manifests. An image that came with a docker manifest keeps it, byte for byte, for
+/// pushes; the entry shows an OCI manifest of the same configuration and layers, and the annotation `dhow.manifest`
+/// says which one is meant.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
-    /// The manifest.
+    /// The manifest as the image came with it.
     pub(crate) descriptor: Descriptor,
+    /// The OCI manifest that stands for a docker one.
+    pub(crate) shown: Option<Descriptor>,
     /// The name, if it has one.
     pub(crate) name: Option<Reference>,
     /// What registries call it.
@@ -28,18 +35,30 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(descriptor: Descriptor, name: Option<Reference>, origins: Vec<Reference>) -> Self {
-        Self { descriptor, name, origins }
+        Self { descriptor, shown: None, name, origins }
     }
 
     fn read(descriptor: Descriptor) -> Self {
         let parse = |text: &str| Reference::parse_as_written(text).ok();
         let name = descriptor.annotation(REF_NAME).and_then(parse);
         let origins = descriptor.annotation(ORIGIN).unwrap_or_default().split(' ').filter_map(parse).collect();
-        Self { descriptor, name, origins }
+        let meant = descriptor.annotation(MEANT).and_then(|text| {
+            let [media_type, digest, size] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
+            Some(Descriptor::new(media_type, Digest::parse(digest).ok()?, size.parse().ok()?))
+        });
+        match meant {
+            Some(meant) => Self { descriptor: meant, shown: Some(descriptor), name, origins },
+            None => Self { descriptor, shown: None, name, origins },
+        }
     }
 
     fn write(&self) -> Descriptor {
-        let mut annotations: BTreeMap<String, String> = self.descriptor.annotations.clone().unwrap_or_default();
+        let shown = self.shown.as_ref().unwrap_or(&self.descriptor);
+        let mut annotations: BTreeMap<String, String> = shown.annotations.clone().unwrap_or_default();
+        if self.shown.is_some() {
+            let meant = &self.descriptor;
+            annotations.insert(MEANT.to_owned(), format!("{} {} {}", meant.media_type, meant.digest, meant.size));
+        }
         // A name we cannot read (another tool's) stays as it is.
         if let Some(name) = &self.name {
             annotations.insert(REF_NAME.to_owned(), name.to_string());
@@ -53,7 +72,7 @@ impl Entry {
             annotations.insert(ORIGIN.to_owned(), origins.join(" "));
         }
         let annotations = (!annotations.is_empty()).then_some(annotations);
-        Descriptor { annotations, ..self.descriptor.clone() }
+        Descriptor { annotations, ..shown.clone() }
     }
 }
 
@@ -80,7 +99,10 @@ impl Store {
 
     /// Adds the image to the names: `entry.name` now is this image and no other; a former owner that has no other name
     /// stays as a dangling image. Returns whether anything changed.
-    pub(crate) fn put_entry(&self, entry: Entry) -> Result<bool, Error> {
+    pub(crate) fn put_entry(&self, mut entry: Entry) -> Result<bool, Error> {
+        if entry.descriptor.media_type == media_type::DOCKER_MANIFEST {
+            entry.shown = Some(self.write_oci_twin(&entry)?);
+        }
         self.change_entries(|entries| {
             let before = entries.clone();
             let digest = entry.descriptor.digest.clone();
@@ -101,6 +123,20 @@ impl Store {
             entries.push(Entry { origins, ..entry });
             Ok((true, true))
         })
+    }
+
+    /// Stores the OCI manifest that shows a docker image to other tools.
+    fn write_oci_twin(&self, entry: &Entry) -> Result<Descriptor, Error> {
+        let mut twin = self.manifest(entry)?;
+        twin.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+        media_type::OCI_CONFIG.clone_into(&mut twin.config.media_type);
+        for layer in &mut twin.layers {
+            layer.media_type = media_type::to_oci(&layer.media_type);
+        }
+        let what = || format!("an OCI manifest for {}", entry.descriptor.digest);
+        let bytes = serde_json::to_vec(&twin).map_err(|source| Error::Parse { what: what(), source })?;
+        let digest = self.write_blob(&bytes)?;
+        Ok(Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64))
     }
 
     pub(super) fn write_index_if_missing(&self) -> Result<(), Error> {
@@ -160,3 +196,5 @@ fn empty_index() -> Index {
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Ours: `repository@digest` for each repository the image was pulled from or pushed to, separated by a space.
 const ORIGIN: &str = "dhow.origin";
+/// Ours: media type, digest and size of the docker manifest that the entry's OCI manifest stands for.
+const MEANT: &str = "dhow.manifest";

@@ -3,7 +3,8 @@
 //! ```text
 //! ROOT/image/oci-layout            the layout's version
 //! ROOT/image/index.json            one entry per name (org.opencontainers.image.ref.name = the full reference), and
-//!                                  one without a name per dangling image; `dhow.origin` = what registries call it
+//!                                  one without a name per dangling image; `dhow.origin` = what registries call it,
+//!                                  `dhow.manifest` = the docker manifest an OCI one stands for
 //! ROOT/image/blobs/<alg>/<hex>     manifests, configurations, layers
 //! ROOT/image/partial/<alg>-<hex>   what has arrived of a blob; locked while somebody fetches it
 //! ROOT/image/partial/tmp-…         blobs in the making

@@ -115,6 +115,7 @@ impl Store {
         let mut blobs = Vec::new();
         for entry in gone {
             blobs.push(entry.descriptor.digest.clone());
+            blobs.extend(entry.shown.iter().map(|shown| shown.digest.clone()));
             // What is lost already cannot be followed; gc finds the rest.
             let Ok(manifest) = self.manifest(entry) else { continue };
             if let Ok(config) = self.read_config(&manifest.config.digest) {
@@ -146,6 +147,7 @@ impl Store {
         let mut live = Live::default();
         for entry in self.entries()? {
             live.blobs.insert(entry.descriptor.digest.clone());
+            live.blobs.extend(entry.shown.iter().map(|shown| shown.digest.clone()));
             let manifest = match self.manifest(&entry) {
                 Ok(manifest) => manifest,
                 Err(error) => {
