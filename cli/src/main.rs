@@ -1,4 +1,8 @@
 //! Entry point.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dhow_cli::run(std::env::args_os())
+}

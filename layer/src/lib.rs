@@ -20,8 +20,6 @@ mod error;
 mod extract;
 mod overlay;
 mod path;
-#[cfg(test)]
-mod peers;
 mod settle;
 #[cfg(test)]
 mod testing;

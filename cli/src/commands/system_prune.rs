@@ -1,0 +1,116 @@
+//! `dhow system prune`
+
+use clap::Args;
+use dhow_api::network::GcRequest;
+use dhow_api::snapshots::{CleanupRequest, ListSnapshotsRequest};
+
+use super::{confirm, container_prune, image_prune, network, rmi, volume};
+use crate::app::Run;
+use crate::context::Context;
+use crate::error::Result;
+use crate::output::human;
+use crate::snapshot;
+
+/// Remove everything that is not in use
+///
+/// Containers that do not run, networks and anonymous volumes (--volumes) without containers, images without a name
+/// (with -a: without a container), and what interrupted commands left behind. When it ends, the space is free.
+#[derive(Debug, Args)]
+pub(crate) struct Command {
+    /// All images that no container uses, not only those without a name
+    #[arg(short = 'a', long)]
+    all: bool,
+    /// Don't ask
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// Anonymous volumes too
+    #[arg(long)]
+    volumes: bool,
+}
+
+impl Run for Command {
+    fn run(self, ctx: &Context) -> Result<u8> {
+        let question = format!(
+            "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container{}\n  - all {}\n",
+            if self.volumes { "\n  - all anonymous volumes not used by at least one container" } else { "" },
+            if self.all { "images without at least one container" } else { "dangling images" },
+        );
+        if !self.force && !confirm(ctx, &question)? {
+            return Ok(0);
+        }
+        ctx.make_roots()?;
+        let (containers, mut bytes) = container_prune::prune(ctx)?;
+        heading(ctx, "Deleted Containers:", &containers)?;
+        heading(ctx, "Deleted Networks:", &network::prune(ctx)?)?;
+        if self.volumes {
+            let (volumes, held) = volume::prune(ctx, false)?;
+            heading(ctx, "Deleted Volumes:", &volumes)?;
+            bytes += held;
+        }
+        let (images, held) = image_prune::prune(ctx, self.all)?;
+        bytes += held;
+        if !images.is_empty() {
+            ctx.say("Deleted Images:")?;
+            for removed in &images {
+                rmi::report(ctx, removed)?;
+            }
+            ctx.say("")?;
+        }
+        ctx.store()?.gc()?;
+        bytes += snapshots(ctx)?;
+        let container_ids = ctx.containers().ids()?;
+        ctx.network().gc(&GcRequest { container_ids, ..Default::default() })?;
+        ctx.say(&format!("Total reclaimed space: {}", human::size(bytes)))?;
+        Ok(0)
+    }
+}
+
+fn heading(ctx: &Context, title: &str, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    ctx.say(title)?;
+    names.iter().try_for_each(|name| ctx.say(name))?;
+    ctx.say("")
+}
+
+/// Removes snapshots of neither an image nor a container, children first, and waits until their space is free.
+fn snapshots(ctx: &Context) -> Result<u64> {
+    let live = ctx.store()?.live_chains()?;
+    let containers = ctx.containers().ids()?;
+    let list = ctx.snapshots().list(&ListSnapshotsRequest::default())?.info;
+    let mut idle: Vec<_> = list
+        .into_iter()
+        .filter(|info| {
+            let named = dhow_image::Digest::parse(&info.name).is_ok_and(|chain| live.contains(&chain));
+            // A pull that runs now owns its extract- keys, and the layers it has committed so far; the store's lock does
+            // not cover them, so young ones are left to the next prune.
+            !named && !containers.contains(&info.name) && !is_young(info.updated_at.seconds)
+        })
+        .collect();
+    let mut bytes = 0;
+    while !idle.is_empty() {
+        let parents: Vec<String> = idle.iter().map(|info| info.parent.clone()).collect();
+        let (leaves, rest): (Vec<_>, Vec<_>) = idle.into_iter().partition(|info| !parents.contains(&info.name));
+        if leaves.is_empty() {
+            break;
+        }
+        for leaf in leaves {
+            let held = snapshot::usage(ctx, &leaf.name).unwrap_or(0);
+            match snapshot::remove(ctx, &leaf.name) {
+                Ok(()) => bytes += held,
+                Err(error) => log::debug!("the snapshot {} stays: {}", leaf.name, dhow_api::error::chain(&error)),
+            }
+        }
+        idle = rest;
+    }
+    ctx.snapshots().cleanup(&CleanupRequest::default())?;
+    Ok(bytes)
+}
+
+/// Whether a moment, in Unix seconds, lies less than this many seconds back.
+const YOUNG: i64 = 3;
+
+fn is_young(seconds: i64) -> bool {
+    jiff::Timestamp::now().as_second() - seconds < YOUNG
+}
