@@ -455,13 +455,13 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializ
 }
 
 fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).or_else(|fast| {
+    serde_json::from_slice(bytes).map_err(|fast| {
         // Only now, for the message: which field it was.
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let slow: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);
         let field =
             slow.err().map(|e| e.path().to_string()).filter(|p| p != ".").unwrap_or_else(|| "config.json".into());
-        Err(Error::Config { field, problem: fast.to_string() })
+        Error::Config { field, problem: fast.to_string() }
     })
 }
 

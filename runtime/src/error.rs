@@ -108,6 +108,12 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    /// The seccomp profile can't be compiled.
+    #[error("linux.seccomp")]
+    Seccomp(#[from] crate::seccomp::SeccompError),
 }
 
 /// What callers tell apart.
@@ -135,7 +141,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Config { .. } | Self::InvalidId { .. } => Kind::InvalidArgument,
+            Self::Config { .. } | Self::InvalidId { .. } | Self::Seccomp(_) => Kind::InvalidArgument,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NotFound { .. } => Kind::NotFound,
             Self::NotRunning | Self::Paused | Self::Status { .. } => Kind::FailedPrecondition,

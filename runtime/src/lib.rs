@@ -16,19 +16,32 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod birth;
 pub mod cgroup;
+mod child;
 pub mod config;
+mod control;
+mod create;
 mod error;
+mod exec;
+mod handshake;
+mod hooks;
+mod idmap;
+mod inspect;
+pub mod plan;
 mod request;
+mod runtime;
 pub mod seccomp;
+mod start;
 mod state;
 
 pub use error::{Error, Kind};
 pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Listing, RootfsSource, Stdio};
+pub use runtime::{CgroupDriver, Rootless, Runtime};
 pub use state::Status;
+
+/// The version of the runtime specification that is followed.
+pub const SPEC_VERSION: &str = "1.3.0";
 
 /// What operations return.
 pub type Result<T> = std::result::Result<T, Error>;
-
-mod runtime;
-pub use runtime::{CgroupDriver, Rootless, Runtime};

@@ -1,10 +1,14 @@
 //! [`Runtime`]: everything that can be done with containers.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::{ContainerState, CreateRequest, Created, Error, ExecRequest, Listing, Result};
+use crate::cgroup::Stats;
+use crate::config::Process;
+use crate::{ContainerState, CreateRequest, Created, ExecRequest, Listing, Result};
+use crate::{control, create, exec, inspect, start};
 
 /// How cgroups are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,85 +63,125 @@ impl Runtime {
         self
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn driver(&self) -> CgroupDriver {
+        self.driver
+    }
+
+    pub(crate) fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::Yes => true,
+            Rootless::No => false,
+            Rootless::Auto => !nix::unistd::geteuid().is_root() || in_user_namespace(),
+        }
+    }
+
     /// Makes a container up to the point where its program could start. The caller becomes its parent.
     ///
     /// # Errors
-    /// Nothing is left behind then. [`Error::Exists`], [`Error::Config`], [`Error::Child`], [`Error::Threads`], …
-    pub fn create(&self, _request: CreateRequest) -> Result<Created> {
-        Err(Error::NotRunning)
+    /// Nothing is left behind then. [`crate::Error::Exists`], [`crate::Error::Config`], [`crate::Error::Child`], [`crate::Error::Threads`], …
+    pub fn create(&self, request: CreateRequest) -> Result<Created> {
+        create::create(self, request)
     }
 
     /// Lets a created container's program begin; returns when it has been executed.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Status`] when it is not created; [`Error::Child`] when the program can't be executed.
-    pub fn start(&self, _id: &str) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotFound`]; [`crate::Error::Status`] when it is not created; [`crate::Error::Child`] when the program can't be executed.
+    pub fn start(&self, id: &str) -> Result<()> {
+        start::start(self, id)
     }
 
     /// What is known of it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::BadState`].
-    pub fn state(&self, _id: &str) -> Result<ContainerState> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotFound`], [`crate::Error::BadState`].
+    pub fn state(&self, id: &str) -> Result<ContainerState> {
+        inspect::state(&self.root, id)
     }
 
     /// Sends a signal to its first process, or with `all` to every process in it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NotRunning`].
-    pub fn kill(&self, _id: &str, _signal: i32, _all: bool) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotFound`], [`crate::Error::NotRunning`].
+    pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+        control::kill(self, id, signal, all)
     }
 
     /// Removes what is left of a stopped container; with `force` of any, after killing it. With `force` a container that
     /// does not exist is no error.
     ///
     /// # Errors
-    /// [`Error::Status`] when it is not stopped. Goes on past errors of single steps and returns the first.
-    pub fn delete(&self, _id: &str, _force: bool) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::Status`] when it is not stopped. Goes on past errors of single steps and returns the first.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        control::delete(self, id, force)
     }
 
     /// Runs a process in it; returns when the program has been executed. The caller becomes its parent.
     ///
     /// # Errors
-    /// [`Error::NotRunning`], [`Error::Paused`], [`Error::Child`], [`Error::Threads`], …
-    pub fn exec(&self, _id: &str, _request: ExecRequest) -> Result<Created> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotRunning`], [`crate::Error::Paused`], [`crate::Error::Child`], [`crate::Error::Threads`], …
+    pub fn exec(&self, id: &str, request: ExecRequest) -> Result<Created> {
+        exec::exec(self, id, request)
+    }
+
+    /// The first process's document, for an exec that is to be like it.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`].
+    pub fn process(&self, id: &str) -> Result<Process> {
+        control::process(self, id)
+    }
+
+    /// A pidfd of the first process.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::NotRunning`].
+    pub fn init(&self, id: &str) -> Result<OwnedFd> {
+        control::running(self, id)
     }
 
     /// Freezes all its processes; returns when they are.
     ///
     /// # Errors
-    /// [`Error::Status`] when it is not running or created.
-    pub fn pause(&self, _id: &str) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::Status`] when it is not running or created.
+    pub fn pause(&self, id: &str) -> Result<()> {
+        control::pause(self, id)
     }
 
     /// Lets them go on.
     ///
     /// # Errors
-    /// [`Error::Status`] when it is not paused.
-    pub fn resume(&self, _id: &str) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::Status`] when it is not paused.
+    pub fn resume(&self, id: &str) -> Result<()> {
+        control::resume(self, id)
     }
 
     /// The processes in it, as the caller sees their numbers.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
-    pub fn pids(&self, _id: &str) -> Result<Vec<i32>> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotFound`].
+    pub fn pids(&self, id: &str) -> Result<Vec<i32>> {
+        control::pids(self, id)
+    }
+
+    /// What it has used.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::NotRunning`].
+    pub fn stats(&self, id: &str) -> Result<Stats> {
+        control::stats(self, id)
     }
 
     /// Changes its limits; what is absent stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NotRunning`], [`Error::Cgroup`].
-    pub fn update(&self, _id: &str, _resources: &LinuxResources) -> Result<()> {
-        Err(Error::NotRunning)
+    /// [`crate::Error::NotFound`], [`crate::Error::NotRunning`], [`crate::Error::Cgroup`].
+    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+        control::update(self, id, resources)
     }
 
     /// All containers of this root. One with a bad state is listed as such and breaks nothing.
@@ -145,6 +189,12 @@ impl Runtime {
     /// # Errors
     /// When the root can't be read.
     pub fn list(&self) -> Result<Listing> {
-        Ok(Listing::default())
+        inspect::list(&self.root)
     }
+}
+
+/// Whether root is root of a user namespace only: not every id is mapped to itself.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
 }

@@ -46,33 +46,33 @@ impl fmt::Display for Status {
 
 /// state.json.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// The container's name.
-    pub id: String,
+    pub(crate) id: String,
     /// The first process; 0 while there is none yet.
-    pub init_process_pid: i32,
+    pub(crate) init_process_pid: i32,
     /// Its start time in clock ticks since boot: together they name a process for ever.
-    pub init_process_start: u64,
+    pub(crate) init_process_start: u64,
     /// RFC 3339, UTC.
-    pub created: String,
+    pub(crate) created: String,
     /// Absolute path.
-    pub bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     /// Absolute path.
-    pub rootfs: PathBuf,
+    pub(crate) rootfs: PathBuf,
     /// The cgroup, as [`crate::cgroup`] wants it back.
-    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
     /// Namespaces of the first process by runc's names (`NEWNET`, …); for people and tools, not read again.
-    pub namespace_paths: BTreeMap<String, PathBuf>,
+    pub(crate) namespace_paths: BTreeMap<String, PathBuf>,
     /// The uid that made it.
-    pub owner: u32,
+    pub(crate) owner: u32,
     /// What `update` has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<LinuxResources>,
+    pub(crate) resources: Option<LinuxResources>,
     /// The name of its session keyring; none when it has the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keyring: Option<String>,
+    pub(crate) keyring: Option<String>,
     /// config.json as it was.
-    pub config: Box<RawValue>,
+    pub(crate) config: Box<RawValue>,
 }
 
 impl State {
@@ -80,7 +80,7 @@ impl State {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such container, [`Error::BadState`] when it can't be understood.
-    pub fn load(root: &Path, id: &str) -> Result<Self> {
+    pub(crate) fn load(root: &Path, id: &str) -> Result<Self> {
         let path = root.join(id).join(FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -100,7 +100,7 @@ impl State {
     ///
     /// # Errors
     /// [`Error::File`]; then what was there before is still there.
-    pub fn store(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn store(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
         let fresh = dir.join(FRESH);
         let bytes =
@@ -113,13 +113,13 @@ impl State {
     ///
     /// # Errors
     /// [`Error::Config`].
-    pub fn spec(&self) -> Result<Spec> {
+    pub(crate) fn spec(&self) -> Result<Spec> {
         Spec::from_json(self.config.get().as_bytes())
     }
 
     /// Whether the first process still runs: that very one, and not as a zombie.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.init_process_pid > 0
             && process::stat(self.init_process_pid)
                 .is_some_and(|stat| stat.start_time == self.init_process_start && !stat.is_dead())

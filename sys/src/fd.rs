@@ -56,6 +56,15 @@ pub fn clear_cloexec(fd: BorrowedFd<'_>) -> Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
+/// Lets the descriptor number `fd`, which was inherited from the parent's caller, survive exec.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn inherit(_: &InChild, fd: RawFd) -> Result<()> {
+    // SAFETY: F_SETFD changes only the flag; a number that is not open gives EBADF.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop)
+}
+
 /// Whether the number is an open descriptor of this process.
 #[must_use]
 pub fn is_open(fd: RawFd) -> bool {

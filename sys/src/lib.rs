@@ -11,6 +11,7 @@
 pub mod bpf;
 pub mod caps;
 pub mod clone;
+pub mod exe;
 pub mod fd;
 pub mod keyring;
 pub mod listen_fds;
@@ -23,6 +24,7 @@ pub mod process;
 pub mod rootfs;
 pub mod sched;
 pub mod seccomp;
+pub mod seqpacket;
 pub mod spawn;
 pub mod tree;
 pub mod tty;

@@ -66,6 +66,15 @@ pub fn set_name(name: &str) -> Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr(), 0, 0, 0) }.into()).map(drop)
 }
 
+/// Sets the NIS domain name of the uts namespace.
+///
+/// # Errors
+/// `EPERM`, `EINVAL` when it is longer than 64 bytes.
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: the kernel reads as many bytes as it is told.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
 /// Every signal back to its default action, ignored ones as well (std ignores SIGPIPE, and a caller may have left more).
 pub fn reset_signals() {
     for signal in 1..=64 {

@@ -3,11 +3,9 @@
 use crate::Result;
 use crate::raw::check;
 
-/// The kernel's `struct sched_attr`, version 0.
-#[repr(C)]
+/// How a thread is scheduled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
-    size: u32,
     /// `SCHED_*`.
     pub policy: u32,
     /// `SCHED_FLAG_*`.
@@ -24,13 +22,27 @@ pub struct Attributes {
     pub period: u64,
 }
 
+/// The kernel's `struct sched_attr`, version 0.
+#[repr(C)]
+struct Raw {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
 /// Sets the calling thread's scheduling.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`, `EINVAL`, `EBUSY` (deadline bandwidth).
 pub fn set(attributes: &Attributes) -> Result<()> {
-    let size = u32::try_from(size_of::<Attributes>()).unwrap_or_default();
-    let mut raw = Attributes { size, ..*attributes };
+    let size = u32::try_from(size_of::<Raw>()).unwrap_or_default();
+    let Attributes { policy, flags, nice, priority, runtime, deadline, period } = *attributes;
+    let mut raw = Raw { size, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: `raw` is a sched_attr that tells its own size and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw mut raw, 0) }).map(drop)
 }

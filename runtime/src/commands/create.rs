@@ -56,6 +56,7 @@ pub(crate) const RUN: Command = Command {
 
 fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("create", 1)?[0];
+    process::protect(context);
     let bundle = bundle(parsed)?;
     let terminal = Terminal::choose(wants_terminal(&bundle)?, true, parsed.value("console-socket"))?;
     make(context, parsed, id, bundle, &terminal)?;
@@ -64,6 +65,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("run", 1)?[0];
+    process::protect(context);
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
     let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;

@@ -8,7 +8,7 @@ use dhow_runtime::config::{Capabilities, Process};
 use super::args::{Flag, Parsed};
 use super::foreground::Foreground;
 use super::process::{self, Terminal};
-use super::{Command, Context, Failure, absolute, create};
+use super::{Command, Context, Failure, absolute};
 
 pub(crate) const COMMAND: Command = Command {
     name: "exec",
@@ -42,6 +42,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let Some((id, words)) = parsed.positional.split_first() else {
         return Err(Failure::usage("exec: \"exec\" requires a minimum of 1 argument(s)"));
     };
+    process::protect(context);
     let process = process_of(context, parsed, id, words)?;
     let detach = parsed.on("detach");
     let terminal = Terminal::choose(process.terminal, detach, parsed.value("console-socket"))?;
@@ -69,15 +70,13 @@ fn process_of(context: &Context, parsed: &Parsed, id: &str, words: &[String]) ->
         let bytes = std::fs::read(&path).map_err(|e| Failure::because(path.display(), e))?;
         return Ok(Process::from_json(&bytes)?);
     }
-    let state = context.runtime.state(id)?;
-    let mut process = create::spec(Path::new(&state.bundle))?
-        .process
-        .ok_or_else(|| Failure::usage("process: config.json has none, so exec needs --process"))?;
+    let mut process = context.runtime.process(id)?;
     if words.is_empty() {
         return Err(Failure::usage("process args cannot be empty"));
     }
     process.args = words.to_vec();
     process.terminal = parsed.on("tty");
+    process.console_size = None;
     process.env.extend(parsed.values("env").map(str::to_owned));
     if let Some(cwd) = parsed.value("cwd") {
         cwd.clone_into(&mut process.cwd);

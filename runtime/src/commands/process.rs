@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dhow_runtime::{Created, Stdio};
 
 use super::args::{Flag, Parsed};
-use super::{Failure, absolute};
+use super::{Context, Failure, absolute};
 
 pub(crate) const CONSOLE_SOCKET: Flag =
     Flag::value("console-socket", "unix socket that gets the terminal's primary end");
@@ -58,6 +58,18 @@ pub(crate) fn hand_over(created: &Created, terminal: &Terminal, parsed: &Parsed)
     match parsed.value("pidfd-socket") {
         Some(path) => send(&absolute(Path::new(path))?, b"pidfd", created.pidfd.as_fd()),
         None => Ok(()),
+    }
+}
+
+/// Keeps the container from reaching this program's file, and others from looking into this process. To be called before
+/// anything is opened or made: the program may start over.
+pub(crate) fn protect(context: &Context) {
+    if let Err(e) = dhow_sys::exe::protect() {
+        context.warn(&[format!("this program's file can't be protected from the container: {e}")]);
+    }
+    // A parent that is not root has to stay open, or it could not write to its child's files in /proc.
+    if nix::unistd::geteuid().is_root() {
+        dhow_sys::process::set_dumpable(false).ok();
     }
 }
 

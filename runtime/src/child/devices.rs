@@ -1,0 +1,115 @@
+//! Device nodes and the symlinks of /dev.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use dhow_sys::Errno;
+use dhow_sys::mountfd::{clone_tree, move_mount};
+use dhow_sys::openat2::{EMPTY, Resolve, c_path, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+
+use super::init::Init;
+use super::{Failure, Result};
+use crate::plan::{Device, NodeKind};
+
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Makes them all. After the mounts, which bring /dev; before the root may become read-only.
+pub(super) fn all(job: &Init<'_>) -> Result<()> {
+    for device in &job.plan.devices {
+        let what = device.path.display();
+        one(job, device).map_err(|f| Failure::new(format!("device {what}: {}", f.text)))?;
+    }
+    if job.plan.dev_links {
+        links(job)?;
+    }
+    Ok(())
+}
+
+fn one(job: &Init<'_>, device: &Device) -> Result<()> {
+    let root = job.root()?;
+    let (dir, name) =
+        root.parent_of(&device.path, Mode::from_bits_truncate(0o755)).map_err(Failure::errno("make its directory"))?;
+    let kind = match device.kind {
+        NodeKind::Character => SFlag::S_IFCHR,
+        NodeKind::Block => SFlag::S_IFBLK,
+        NodeKind::Fifo => SFlag::S_IFIFO,
+    };
+    let number = makedev(device.major, device.minor);
+    // The umask is 0, so the node has its mode from the beginning.
+    match mknodat(&dir, name, kind, Mode::from_bits_truncate(device.mode), number) {
+        Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
+        Ok(()) => {
+            let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+            fchownat(&dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Failure::errno("chown"))
+        }
+        Err(Errno::EEXIST) => existing(&dir, Path::new(name), kind, number),
+        // A user namespace can't make device nodes, so the host's is bound over a file.
+        Err(Errno::EPERM) if device.kind != NodeKind::Fifo => bind(job, device),
+        Err(e) => Err(Failure::errno("mknod")(e)),
+    }
+}
+
+/// The image may bring the node itself, but not another one in its place.
+fn existing(dir: &OwnedFd, name: &Path, kind: SFlag, number: u64) -> Result<()> {
+    let fd = open(dir.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), Resolve::NO_SYMLINKS);
+    let stat = fd.and_then(fstat).map_err(Failure::errno("look at what is there"))?;
+    if stat.st_mode & SFlag::S_IFMT.bits() == kind.bits() && (kind == SFlag::S_IFIFO || stat.st_rdev == number) {
+        Ok(())
+    } else {
+        Err(Failure::new("something else is there already"))
+    }
+}
+
+fn bind(job: &Init<'_>, device: &Device) -> Result<()> {
+    let source = c_path(&device.path).and_then(|path| clone_tree(AT_FDCWD, &path, false));
+    let source = source.map_err(Failure::errno("bind the host's"))?;
+    let stat = fstat(&source).map_err(Failure::errno("look at the host's"))?;
+    if stat.st_rdev != makedev(device.major, device.minor) {
+        return Err(Failure::new("the host's is another device, and a user namespace can't make one"));
+    }
+    let target = job.root()?.create_file(&device.path, Mode::from_bits_truncate(0o666));
+    let target = target.map_err(Failure::errno("make a file for it"))?;
+    move_mount(source.as_fd(), target.as_fd()).map_err(Failure::errno("bind the host's"))
+}
+
+fn links(job: &Init<'_>) -> Result<()> {
+    let dir = job.root()?.create_dir_all(Path::new("/dev"), Mode::from_bits_truncate(0o755));
+    let dir = dir.map_err(Failure::errno("/dev"))?;
+    for (target, name) in LINKS {
+        match symlinkat(target, &dir, name) {
+            Err(Errno::EEXIST) if name == "ptmx" => relink(&dir, target, name)?,
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(Failure::errno(format!("/dev/{name}"))(e)),
+        }
+    }
+    Ok(())
+}
+
+/// A ptmx of the image's own would open terminals of some other devpts.
+fn relink(dir: &OwnedFd, target: &str, name: &str) -> Result<()> {
+    let error = || Failure::errno(format!("/dev/{name}"));
+    nix::unistd::unlinkat(dir, name, nix::unistd::UnlinkatFlags::NoRemoveDir).map_err(error())?;
+    symlinkat(target, dir, name).map_err(error())
+}
+
+/// A copy of the mount with the container's /dev/null, verified to be that device (CVE-2025-31133): an image or a
+/// process in a shared volume could have put anything there.
+pub(super) fn null(job: &Init<'_>) -> Result<OwnedFd> {
+    let found = job.root()?.find(Path::new("/dev/null")).map_err(Failure::errno("/dev/null"))?;
+    let copy = clone_tree(found.as_fd(), EMPTY, false).map_err(Failure::errno("/dev/null"))?;
+    let stat = fstat(&copy).map_err(Failure::errno("/dev/null"))?;
+    if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == makedev(1, 3) {
+        Ok(copy)
+    } else {
+        Err(Failure::new("the container's /dev/null is not the null device"))
+    }
+}

@@ -1,0 +1,177 @@
+//! A container's first process.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use dhow_sys::clone::{InChild, Namespaces};
+use dhow_sys::openat2::Root;
+
+use super::{Common, Result, Step, console, devices, hide, isolate, limits, mounts, paths, place_stdio, program, root};
+use super::{become_root, new_session, run, start};
+use crate::birth::HasChannel;
+use crate::handshake::{Channel, Failure, Message};
+use crate::hooks::{self, StateDocument};
+use crate::plan::Plan;
+
+/// Everything the first process is made from, and what it has made so far.
+#[derive(Debug)]
+pub(crate) struct Init<'a> {
+    pub(crate) common: Common<'a>,
+    pub(crate) plan: &'a Plan,
+    /// Where it waits to be started.
+    pub(crate) listener: OwnedFd,
+    /// Namespaces to join, in order.
+    pub(crate) join: Vec<(Namespaces, &'a str, OwnedFd)>,
+    /// The root as a detached mount; none: it is made from the path.
+    pub(crate) root_mount: Option<OwnedFd>,
+    /// Sources of mounts that only the parent could open, by the mount's index.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    pub(crate) no_pivot: bool,
+    /// The host has only cgroup v2.
+    pub(crate) unified: bool,
+    /// The state for hooks.
+    pub(crate) state: &'a StateDocument,
+    /// The root directory, once it is mounted.
+    pub(crate) root: Option<Root>,
+    pub(crate) cgroup_namespace_done: bool,
+}
+
+/// The order of things. Each function says why it is where it is.
+fn steps<'a>() -> [Step<Init<'a>>; 21] {
+    [
+        |token, job| isolate(token, &mut job.descriptors()),
+        |_, job| namespaces(job),
+        |_, _| hide(),
+        |_, job| new_session(&job.common),
+        |_, job| loopback(job),
+        |_, job| root::attach(job),
+        |_, job| mounts::all(job),
+        |_, job| devices::all(job),
+        |token, job| console::for_init(token, job),
+        |_, job| early_hooks(job),
+        |_, job| root::enter(job),
+        |_, job| names(job),
+        |_, job| paths::sysctl(job),
+        |_, job| paths::protect(job),
+        |token, job| place_stdio(token, &job.common),
+        |_, job| limits::apply(job.common.process),
+        |_, job| program::look(&mut job.common),
+        |_, job| job.cgroup_namespace(),
+        |_, job| start::wait(job),
+        |_, job| last_hooks(job),
+        |token, job| program::run(token, &mut job.common),
+    ]
+}
+
+/// Runs all of it. Returns only when it failed: the exit code.
+pub(crate) fn main(token: &InChild, mut job: Init<'_>) -> u8 {
+    let failure = match run(token, &steps(), &mut job) {
+        Ok(()) => Failure::new("the program was not executed"),
+        Err(failure) => failure,
+    };
+    // Nobody may be there to hear it.
+    job.common.channel.send(&Message::Failed(failure)).ok();
+    1
+}
+
+impl HasChannel for Init<'_> {
+    fn channel(&self) -> &Channel {
+        &self.common.channel
+    }
+}
+
+impl Init<'_> {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let mut keep = self.common.descriptors();
+        keep.push(self.listener.as_raw_fd());
+        keep.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
+        keep.extend(self.root_mount.iter().chain(self.sources.iter().flatten()).map(AsRawFd::as_raw_fd));
+        keep
+    }
+
+    /// The root directory.
+    pub(super) fn root(&self) -> Result<&Root> {
+        self.root.as_ref().ok_or_else(|| Failure::new("the root is not mounted yet"))
+    }
+
+    /// The state document with this status.
+    pub(super) fn state(&mut self, status: &str) -> Result<String> {
+        let pid = self.common.attached()?;
+        Ok(self.state.render(status, pid))
+    }
+
+    /// A cgroup namespace, once this process is in its cgroup, which becomes the namespace's root. Cloned into it the
+    /// kernel would have taken the parent's cgroup.
+    pub(super) fn cgroup_namespace(&mut self) -> Result<()> {
+        self.common.attached()?;
+        if !self.cgroup_namespace_done && self.plan.namespaces.new.contains(Namespaces::CGROUP) {
+            nix::sched::unshare(Namespaces::CGROUP.flags()).map_err(Failure::errno("make a cgroup namespace"))?;
+        }
+        self.cgroup_namespace_done = true;
+        Ok(())
+    }
+}
+
+/// Joins what is joined (a user namespace first: it gives the right to the others) and makes what clone can't.
+/// The parent's files in /proc about this process are written while it waits.
+fn namespaces(job: &mut Init<'_>) -> Result<()> {
+    for (kind, field, fd) in job.join.drain(..) {
+        nix::sched::setns(fd, kind.flags()).map_err(Failure::errno(format!("{field}: join it")))?;
+    }
+    let plan = &job.plan.namespaces;
+    let time = plan.new.contains(Namespaces::TIME);
+    if time {
+        // Not by clone: then the clocks could not be set any more.
+        nix::sched::unshare(Namespaces::TIME.flags()).map_err(Failure::errno("make a time namespace"))?;
+    }
+    if time || plan.new.contains(Namespaces::USER) {
+        job.common.channel.send(&Message::Unshared).map_err(Failure::errno("tell of the namespaces"))?;
+        job.common.expect(&Message::Mapped)?;
+    }
+    if time {
+        let path = "/proc/self/ns/time_for_children";
+        let namespace = std::fs::File::open(path).map_err(|e| Failure::new(format!("open {path}: {e}")))?;
+        nix::sched::setns(namespace, Namespaces::TIME.flags()).map_err(Failure::errno("enter the time namespace"))?;
+    }
+    if job.common.user_namespace { become_root() } else { Ok(()) }
+}
+
+fn loopback(job: &Init<'_>) -> Result<()> {
+    if job.plan.namespaces.new.contains(Namespaces::NETWORK) {
+        dhow_sys::net::loopback_up().map_err(Failure::errno("bring loopback up"))?;
+    }
+    Ok(())
+}
+
+/// prestart and createRuntime run in the parent, createContainer here; all when the mounts are there and the root is
+/// not yet entered, so that they can still reach the host's programs.
+fn early_hooks(job: &mut Init<'_>) -> Result<()> {
+    let hooks = &job.plan.hooks;
+    if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        job.common.channel.send(&Message::RootReady).map_err(Failure::errno("tell of the root"))?;
+        job.common.expect(&Message::HooksDone)?;
+    }
+    if !hooks.create_container.is_empty() {
+        let state = job.state("creating")?;
+        hooks::run("createContainer", &hooks.create_container, &state).map_err(|e| Failure::new(e.chain()))?;
+    }
+    Ok(())
+}
+
+fn names(job: &Init<'_>) -> Result<()> {
+    if let Some(name) = &job.plan.hostname {
+        nix::unistd::sethostname(name).map_err(Failure::errno("set the host name"))?;
+    }
+    match &job.plan.domainname {
+        Some(name) => dhow_sys::process::set_domain_name(name).map_err(Failure::errno("set the domain name")),
+        None => Ok(()),
+    }
+}
+
+/// After the start, right before the program, with the runtime's privileges and inside the container.
+fn last_hooks(job: &mut Init<'_>) -> Result<()> {
+    if job.plan.hooks.start_container.is_empty() {
+        return Ok(());
+    }
+    let state = job.state("created")?;
+    hooks::run("startContainer", &job.plan.hooks.start_container, &state).map_err(|e| Failure::new(e.chain()))
+}

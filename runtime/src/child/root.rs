@@ -1,0 +1,108 @@
+//! The root file system: mounted, and entered.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use dhow_sys::mountfd::{Change, Propagation, attr, clone_tree, is_mount_root, move_mount, set_attr};
+use dhow_sys::openat2::{EMPTY, Root, c_path};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+
+use super::Result;
+use super::init::Init;
+use crate::handshake::Failure;
+
+/// Cuts the mount namespace off the host's as far as the plan says, and mounts the root in it. Before every other mount.
+///
+/// The root is attached by descriptor on top of this namespace's `/`: its path on the host need not be reachable for the
+/// user of a user namespace, nobody can swap a component of it, and its own directory stays as it is.
+pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
+    let (propagation, recursive) = job.plan.rootfs.propagation;
+    let top = handle(Path::new("/"))?;
+    let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+    set_attr(top.as_fd(), &change).map_err(Failure::errno("linux.rootfsPropagation"))?;
+    let root = match job.root_mount.take() {
+        Some(mount) => mount,
+        None => clone(job)?,
+    };
+    // A shared parent would show the root to the host, and pivot_root refuses it. /proc is a mount of its own that no
+    // volume is taken from, so making it private loses nothing; elsewhere `/` is no longer shared anyway.
+    let place = match propagation {
+        Propagation::Shared => private(Path::new("/proc"))?,
+        _ if !recursive => private(Path::new("/"))?,
+        _ => top,
+    };
+    move_mount(root.as_fd(), place.as_fd()).map_err(Failure::errno("attach the root"))?;
+    job.root = Some(Root::new(root));
+    Ok(())
+}
+
+fn clone(job: &Init<'_>) -> Result<OwnedFd> {
+    let path = &job.plan.rootfs.path;
+    let what = || format!("root.path {}", path.display());
+    let name = c_path(path).map_err(Failure::errno(what()))?;
+    clone_tree(AT_FDCWD, &name, true).map_err(Failure::errno(what()))
+}
+
+fn handle(path: &Path) -> Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(Failure::errno(path.display()))
+}
+
+fn private(path: &Path) -> Result<OwnedFd> {
+    let place = handle(path)?;
+    if !is_mount_root(place.as_fd()).map_err(Failure::errno(path.display()))? {
+        return Err(Failure::new(format!("{} is no mount point, so nothing can be attached there", path.display())));
+    }
+    let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+    set_attr(place.as_fd(), &change).map_err(Failure::errno("make the root's parent private"))?;
+    Ok(place)
+}
+
+/// Makes the root this process's root, and the host's tree unreachable. After all mounts, whose sources are the host's.
+pub(super) fn enter(job: &mut Init<'_>) -> Result<()> {
+    let root = job.root()?;
+    nix::unistd::fchdir(root.dir()).map_err(Failure::errno("enter the root"))?;
+    if job.no_pivot {
+        return move_over(root.dir());
+    }
+    let old = handle(Path::new("/"))?;
+    nix::unistd::pivot_root(".", ".").map_err(Failure::errno("pivot_root"))?;
+    // Now the old root lies on top of the new one. What is unmounted below must not be unmounted on the host.
+    nix::unistd::fchdir(&old).map_err(Failure::errno("enter the old root"))?;
+    let slave = Change { propagation: Some(Propagation::Slave), recursive: true, ..Change::default() };
+    set_attr(old.as_fd(), &slave).map_err(Failure::errno("cut the old root off"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(Failure::errno("unmount the old root"))?;
+    nix::unistd::chdir("/").map_err(Failure::errno("enter the new root"))
+}
+
+/// For a root that can't be pivoted away from (initramfs). The host's tree stays mounted below.
+fn move_over(root: BorrowedFd<'_>) -> Result<()> {
+    let top = handle(Path::new("/"))?;
+    // Attached on top of `/` it may be there already.
+    move_mount(root, top.as_fd()).ok();
+    nix::unistd::chroot(".").map_err(Failure::errno("chroot"))?;
+    nix::unistd::chdir("/").map_err(Failure::errno("enter the new root"))
+}
+
+/// The last two attributes of the root: after everything in it has been made.
+pub(super) fn finish(job: &Init<'_>) -> Result<()> {
+    let rootfs = &job.plan.rootfs;
+    let root = job.root()?.dir();
+    if rootfs.readonly {
+        let change = Change { set: attr::RDONLY, ..Change::default() };
+        set_attr(root, &change).map_err(Failure::errno("root.readonly"))?;
+    }
+    if rootfs.propagation_given {
+        let (propagation, recursive) = rootfs.propagation;
+        let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+        set_attr(root, &change).map_err(Failure::errno("linux.rootfsPropagation"))?;
+    }
+    Ok(())
+}
+
+/// A copy of the mount that `fd` lies on, from `fd` on.
+pub(super) fn copy(fd: BorrowedFd<'_>, recursive: bool) -> dhow_sys::Result<OwnedFd> {
+    clone_tree(fd, EMPTY, recursive)
+}

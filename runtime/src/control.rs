@@ -1,0 +1,182 @@
+//! What is done to a container that exists: signals, freezing, limits, its end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use dhow_sys::pidfd;
+use oci_spec::runtime::LinuxResources;
+
+use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, FreezerState, Stats};
+use crate::config::Process;
+use crate::hooks::{self, StateDocument};
+use crate::inspect::status;
+use crate::plan::Plan;
+use crate::state::State;
+use crate::{Error, Result, Runtime, Status};
+
+/// How long a killed process may take to end before deletion gives up.
+const END: Duration = Duration::from_secs(10);
+
+/// See [`Runtime::kill`].
+pub(crate) fn kill(runtime: &Runtime, id: &str, signal: i32, all: bool) -> Result<()> {
+    let state = State::load(runtime.root(), id)?;
+    let cgroup = Cgroup::open(&state.cgroup_paths)?;
+    if all || (signal == libc::SIGKILL && shares_pids(&state)) {
+        cgroup.kill_all(signal)?;
+    }
+    let init = init(&state)?;
+    match &init {
+        Some(pidfd) => match pidfd::send_signal(pidfd.as_fd(), signal) {
+            Err(dhow_sys::Errno::ESRCH) => return Err(Error::NotRunning),
+            other => other.map_err(Error::sys("send the signal"))?,
+        },
+        // The others of a shared pid namespace outlive the first one.
+        None if all => return Ok(()),
+        None => return Err(Error::NotRunning),
+    }
+    if signal == libc::SIGKILL && matches!(cgroup.freezer_state(), Ok(FreezerState::Frozen)) {
+        // On v1 a frozen process does not even die.
+        cgroup.thaw()?;
+    }
+    Ok(())
+}
+
+/// See [`Runtime::delete`].
+pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
+    let dir = runtime.root().join(id);
+    let state = match State::load(runtime.root(), id) {
+        Err(Error::NotFound { .. }) if force => return Ok(()),
+        // Nothing can be learned from it, so nothing else can be cleaned up.
+        Err(Error::BadState { .. }) if force => {
+            return std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir));
+        }
+        other => other?,
+    };
+    let status = status(runtime.root(), &state);
+    if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
+        return Err(Error::Status { verb: "delete", status });
+    }
+    let cgroup = match status {
+        // A runtime that was killed has not written down what it has made; where it would be is known.
+        Status::Creating => planned(runtime, &state)?,
+        _ => Cgroup::open(&state.cgroup_paths)?,
+    };
+    end(&state, &cgroup)?;
+    let mut first = cgroup.remove().err().map(Error::from);
+    let spec = state.spec()?;
+    if let Some(hooks) = &spec.hooks {
+        let document = StateDocument::new(&spec.oci_version, id, &state.bundle, &spec.annotations);
+        let result = hooks::run("poststop", &hooks.poststop, &document.render("stopped", 0));
+        first = first.or(result.err());
+    }
+    if matches!(first, Some(Error::Cgroup(_))) {
+        // The state stays as long as there is something to clean up by it.
+        return first.map_or(Ok(()), Err);
+    }
+    std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
+    first.map_or(Ok(()), Err)
+}
+
+/// The cgroup of a container whose state does not name one.
+fn planned(runtime: &Runtime, state: &State) -> Result<Cgroup> {
+    let plan = Plan::new(&state.spec()?, &state.bundle)?;
+    let cgroups_path = plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default();
+    let request =
+        CgroupRequest { cgroups_path, id: &state.id, driver: runtime.driver(), rootless: runtime.is_rootless() };
+    Ok(CgroupPlan::new(&request)?.create(None)?)
+}
+
+/// Kills what is left and waits for its end.
+fn end(state: &State, cgroup: &Cgroup) -> Result<()> {
+    let init = init(state)?;
+    cgroup.kill_all(libc::SIGKILL)?;
+    let Some(init) = init else { return Ok(()) };
+    match pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(dhow_sys::Errno::ESRCH) => {}
+        Err(e) => return Err(Error::Sys { step: "kill the first process", source: e }),
+    }
+    if matches!(cgroup.freezer_state(), Ok(FreezerState::Frozen)) {
+        cgroup.thaw()?;
+    }
+    if pidfd::wait_ended(init.as_fd(), Some(END)).map_err(Error::sys("wait for the first process"))? {
+        Ok(())
+    } else {
+        Err(Error::Status { verb: "end", status: Status::Running })
+    }
+}
+
+/// See [`Runtime::pause`].
+pub(crate) fn pause(runtime: &Runtime, id: &str) -> Result<()> {
+    let state = State::load(runtime.root(), id)?;
+    match status(runtime.root(), &state) {
+        Status::Running | Status::Created => Ok(Cgroup::open(&state.cgroup_paths)?.freeze()?),
+        status => Err(Error::Status { verb: "pause", status }),
+    }
+}
+
+/// See [`Runtime::resume`].
+pub(crate) fn resume(runtime: &Runtime, id: &str) -> Result<()> {
+    let state = State::load(runtime.root(), id)?;
+    let cgroup = Cgroup::open(&state.cgroup_paths)?;
+    match (status(runtime.root(), &state), cgroup.freezer_state()) {
+        (Status::Paused, _) | (Status::Created, Ok(FreezerState::Frozen)) => Ok(cgroup.thaw()?),
+        (status, _) => Err(Error::Status { verb: "resume", status }),
+    }
+}
+
+/// See [`Runtime::pids`].
+pub(crate) fn pids(runtime: &Runtime, id: &str) -> Result<Vec<i32>> {
+    let state = State::load(runtime.root(), id)?;
+    if state.cgroup_paths.is_empty() && state.is_alive() {
+        return Ok(vec![state.init_process_pid]);
+    }
+    Ok(Cgroup::open(&state.cgroup_paths)?.pids()?)
+}
+
+/// See [`Runtime::stats`].
+pub(crate) fn stats(runtime: &Runtime, id: &str) -> Result<Stats> {
+    let state = State::load(runtime.root(), id)?;
+    if !state.is_alive() {
+        return Err(Error::NotRunning);
+    }
+    Ok(Cgroup::open(&state.cgroup_paths)?.stats()?)
+}
+
+/// See [`Runtime::update`].
+pub(crate) fn update(runtime: &Runtime, id: &str, resources: &LinuxResources) -> Result<()> {
+    let mut state = State::load(runtime.root(), id)?;
+    if !state.is_alive() {
+        return Err(Error::NotRunning);
+    }
+    Cgroup::open(&state.cgroup_paths)?.apply(resources)?;
+    state.resources = Some(resources.clone());
+    state.store(&runtime.root().join(id))
+}
+
+/// See [`Runtime::process`].
+pub(crate) fn process(runtime: &Runtime, id: &str) -> Result<Process> {
+    let spec = State::load(runtime.root(), id)?.spec()?;
+    spec.process.ok_or_else(|| Error::config("process", "is missing"))
+}
+
+/// See [`Runtime::init`].
+pub(crate) fn running(runtime: &Runtime, id: &str) -> Result<OwnedFd> {
+    init(&State::load(runtime.root(), id)?)?.ok_or(Error::NotRunning)
+}
+
+/// The first process, if it still is that one.
+fn init(state: &State) -> Result<Option<OwnedFd>> {
+    if state.init_process_pid == 0 {
+        return Ok(None);
+    }
+    pidfd::open_checked(state.init_process_pid, state.init_process_start).map_err(Error::sys("open a pidfd"))
+}
+
+/// Whether the death of the first process does not end the others.
+fn shares_pids(state: &State) -> bool {
+    let Ok(spec) = state.spec() else { return true };
+    let Some(linux) = spec.linux else { return true };
+    let own = linux.namespaces.iter().any(|n| n.kind == "pid" && n.path.is_empty());
+    !own
+}

@@ -1,0 +1,455 @@
+//! Making a container: cgroup, state, one clone, and the parent's half of the handshake.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use dhow_sys::clone::{Child, Namespaces};
+use dhow_sys::mountfd::{Change, Propagation, clone_tree, set_attr};
+use dhow_sys::openat2::c_path;
+use dhow_sys::{fd, pidfd, process, seqpacket};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::geteuid;
+use serde_json::value::RawValue;
+
+use crate::birth::{self, Birth};
+use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest};
+use crate::child::init::{self, Init};
+use crate::child::{Agent, Common, bind_source};
+use crate::config::Spec;
+use crate::handshake::{Channel, Message};
+use crate::hooks::{self, StateDocument};
+use crate::plan::{Mount, MountKind, Plan};
+use crate::request::{RootfsSource, Stdio};
+use crate::seccomp::{self, Filter};
+use crate::state::{START, State};
+use crate::{CreateRequest, Created, Error, Result, Runtime, idmap};
+
+/// See [`Runtime::create`].
+pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Created> {
+    valid_id(&request.id)?;
+    let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
+    let file = bundle.join("config.json");
+    let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+    let spec = Spec::from_json(text.as_bytes())?;
+    let plan = Plan::new(&spec, &bundle)?;
+    if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
+        return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
+    }
+    let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
+    let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
+    let mut unfinished = Unfinished::begin(runtime, &request, &plan, bundle, config)?;
+    let document = StateDocument::new(&spec.oci_version, &request.id, &unfinished.state.bundle, &spec.annotations);
+    let made = unfinished.make(runtime, request, &plan, filter.as_ref(), &document);
+    match made {
+        Ok(created) => {
+            unfinished.done();
+            Ok(created)
+        }
+        Err(e) => {
+            // What the container's hooks have set up outside of it has to be undone by them, too.
+            drop(hooks::run("poststop", &plan.hooks.poststop, &document.render("stopped", 0)));
+            Err(e)
+        }
+    }
+}
+
+/// A container that is being made. Dropped before it is [done](Self::done), everything of it is undone.
+struct Unfinished {
+    state: State,
+    /// ROOT/<id>
+    dir: PathBuf,
+    child: Option<Child>,
+    cgroup: Option<Cgroup>,
+    done: bool,
+}
+
+impl Unfinished {
+    /// Takes the name, and writes down what is needed to clean up after a death of this process.
+    fn begin(
+        runtime: &Runtime,
+        request: &CreateRequest,
+        plan: &Plan,
+        bundle: PathBuf,
+        config: Box<RawValue>,
+    ) -> Result<Self> {
+        let root = runtime.root();
+        let dir = root.join(&request.id);
+        let mut builder = std::fs::DirBuilder::new();
+        let made = match builder.mode(0o700).create(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                builder.recursive(true).create(root).map_err(Error::file("make", root))?;
+                builder.recursive(false).create(&dir)
+            }
+            other => other,
+        };
+        match made {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::Exists { id: request.id.clone() });
+            }
+            other => other.map_err(Error::file("make", &dir))?,
+        }
+        let state = State {
+            id: request.id.clone(),
+            init_process_pid: 0,
+            init_process_start: 0,
+            created: jiff::Timestamp::now().to_string(),
+            bundle,
+            rootfs: plan.rootfs.path.clone(),
+            cgroup_paths: std::collections::BTreeMap::new(),
+            namespace_paths: std::collections::BTreeMap::new(),
+            owner: geteuid().as_raw(),
+            resources: None,
+            keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
+            config,
+        };
+        let unfinished = Self { state, dir, child: None, cgroup: None, done: false };
+        unfinished.state.store(&unfinished.dir)?;
+        Ok(unfinished)
+    }
+
+    fn make(
+        &mut self,
+        runtime: &Runtime,
+        request: CreateRequest,
+        plan: &Plan,
+        filter: Option<&Filter>,
+        document: &StateDocument,
+    ) -> Result<Created> {
+        let cgroup_plan = CgroupPlan::new(&CgroupRequest {
+            cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
+            id: &request.id,
+            driver: runtime.driver(),
+            rootless: runtime.is_rootless(),
+        })?;
+        let unified = is_unified();
+        if unified {
+            // The child is born in it.
+            self.cgroup = Some(cgroup_plan.create(plan.resources.as_ref())?);
+        }
+        let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
+        let console = self.spawn(request, plan, filter, document, unified, (&ours, theirs))?;
+        let pid = self.child.as_ref().map_or(0, |c| c.pid);
+        let mut handshake = Handshake { channel: &ours, plan, document, pid, console };
+        handshake.map_ids()?;
+        if !unified {
+            // Writing a v1 hierarchy costs milliseconds: the child mounts meanwhile.
+            let cgroup = cgroup_plan.create(plan.resources.as_ref())?;
+            self.cgroup.insert(cgroup).attach(pid)?;
+        }
+        handshake.oom_score()?;
+        ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the container's process its pid"))?;
+        handshake.finish()?;
+        let console = handshake.console;
+        self.record(pid, plan)?;
+        let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
+        let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
+        Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone() })
+    }
+
+    /// Clones the container's process. The request's descriptors are closed here afterwards.
+    fn spawn(
+        &mut self,
+        request: CreateRequest,
+        plan: &Plan,
+        filter: Option<&Filter>,
+        document: &StateDocument,
+        unified: bool,
+        (ours, theirs): (&Channel, Channel),
+    ) -> Result<Option<OwnedFd>> {
+        let dir = std::fs::File::open(&self.dir).map_err(Error::file("open", &self.dir))?;
+        let listener = seqpacket::listen(dir.as_fd(), OsStr::new(START)).map_err(Error::sys("listen on start.sock"))?;
+        let preserve_fds = request.preserve_fds + request.listen_fds;
+        inherited(preserve_fds)?;
+        let mut join = Vec::new();
+        for joined in &plan.namespaces.join {
+            let open = nix::fcntl::open(&joined.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+            let error = |e: dhow_sys::Errno| {
+                Error::config(&joined.field, format!("{}: {}", joined.path.display(), crate::error::errno_text(e)))
+            };
+            join.push((joined.kind, joined.field.as_str(), open.map_err(error)?));
+        }
+        let (root_mount, sources) = prepared(&request.rootfs, plan)?;
+        let root_mount = match request.rootfs {
+            RootfsSource::DetachedMount(fd) => Some(fd),
+            RootfsSource::Config => root_mount,
+        };
+        let birth = Birth {
+            namespaces: plan.namespaces.new.without(Namespaces::TIME | Namespaces::CGROUP),
+            user: birth::take(&mut join, Namespaces::USER),
+            pid: birth::take(&mut join, Namespaces::PID),
+            cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),
+        };
+        let job = Init {
+            common: Common {
+                process: &plan.process,
+                channel: theirs,
+                stdio: above_stdio(request.stdio)?,
+                filter,
+                agent: filter.map(|f| agent(f, document)).transpose()?.flatten(),
+                keyring: self.state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
+                user_namespace: plan.namespaces.has(Namespaces::USER),
+                preserve_fds,
+                listen_fds: request.listen_fds,
+                pid: None,
+            },
+            plan,
+            listener,
+            join,
+            root_mount,
+            sources,
+            no_pivot: request.no_pivot,
+            unified,
+            state: document,
+            root: None,
+            cgroup_namespace_done: false,
+        };
+        self.child = Some(birth.spawn(ours, job, init::main)?);
+        if let Some(file) = &request.pid_file {
+            write_pid(file, self.child.as_ref().map_or(0, |c| c.pid))?;
+        }
+        Ok(None)
+    }
+
+    /// Writes the second and last state.
+    fn record(&mut self, pid: i32, plan: &Plan) -> Result<()> {
+        let stat = process::stat(pid).ok_or(Error::ChildGone { step: "the last step" })?;
+        self.state.init_process_pid = pid;
+        self.state.init_process_start = stat.start_time;
+        self.state.cgroup_paths = self.cgroup.as_ref().map(|c| c.paths().clone()).unwrap_or_default();
+        self.state.namespace_paths = plan.namespaces.paths(pid);
+        self.state.store(&self.dir)
+    }
+
+    fn done(&mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if let Some(child) = &self.child {
+            // It may be dead, and somebody else may have reaped it.
+            pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL).ok();
+            pidfd::reap(child.pidfd.as_fd(), true).ok();
+        }
+        if let Some(cgroup) = &self.cgroup {
+            drop(cgroup.remove());
+        }
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// The parent's half of the conversation.
+struct Handshake<'a> {
+    channel: &'a Channel,
+    plan: &'a Plan,
+    document: &'a StateDocument,
+    pid: i32,
+    console: Option<OwnedFd>,
+}
+
+impl Handshake<'_> {
+    /// What has to be written from outside into a new user or time namespace.
+    fn map_ids(&mut self) -> Result<()> {
+        let namespaces = &self.plan.namespaces;
+        let user = namespaces.new.contains(Namespaces::USER);
+        if !user && !namespaces.new.contains(Namespaces::TIME) {
+            return Ok(());
+        }
+        self.wait(&Message::Unshared, "joining namespaces")?;
+        if user {
+            idmap::write(self.pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
+        }
+        if !namespaces.clocks.is_empty() {
+            let lines = namespaces.clocks.iter().map(|c| format!("{} {} {}\n", c.name, c.seconds, c.nanoseconds));
+            let path = format!("/proc/{}/timens_offsets", self.pid);
+            std::fs::write(&path, lines.collect::<String>()).map_err(Error::file("write", Path::new(&path)))?;
+        }
+        // Before the process hides from this one, should it not be root.
+        if user {
+            self.oom_score()?;
+        }
+        self.channel.send(&Message::Mapped).map_err(Error::sys("tell the container's process of its ids"))
+    }
+
+    fn oom_score(&self) -> Result<()> {
+        match self.plan.process.oom_score_adj {
+            None => Ok(()),
+            Some(score) => set_oom_score(self.pid, score),
+        }
+    }
+
+    /// Everything up to the process's being ready.
+    fn finish(&mut self) -> Result<()> {
+        loop {
+            match self.receive("setting up the container")? {
+                Message::RootReady => {
+                    let state = self.document.render("creating", self.pid);
+                    hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
+                    hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)?;
+                    self.channel.send(&Message::HooksDone).map_err(Error::sys("tell of the hooks"))?;
+                }
+                Message::Ready => return Ok(()),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    fn wait(&mut self, wanted: &Message, step: &'static str) -> Result<()> {
+        match self.receive(step)? {
+            message if message == *wanted => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The next message that is neither the terminal nor a failure.
+    fn receive(&mut self, step: &'static str) -> Result<Message> {
+        loop {
+            match self.channel.receive().map_err(Error::sys("hear from the container's process"))? {
+                None => return Err(Error::ChildGone { step }),
+                Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
+                Some((Message::Console, fd)) => self.console = fd,
+                Some((message, _)) => return Ok(message),
+            }
+        }
+    }
+}
+
+/// The other side broke the protocol.
+pub(crate) fn unexpected(message: &Message) -> Error {
+    let text = format!("unexpected message {message:?}");
+    Error::Child { text, kind: crate::Kind::Internal }
+}
+
+/// Adjusts the score of another process.
+pub(crate) fn set_oom_score(pid: i32, score: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // Without privileges it can only be raised: what an unprivileged engine inherits has to do.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !geteuid().is_root() => Ok(()),
+        other => other.map_err(Error::file("write", Path::new(&path))),
+    }
+}
+
+/// The name becomes a path component and part of a cgroup's name.
+fn valid_id(id: &str) -> Result<()> {
+    let error = |problem| Err(Error::InvalidId { id: id.to_owned(), problem });
+    if id.is_empty() {
+        return error("it is empty");
+    }
+    if id.len() > 1024 || matches!(id, "." | "..") {
+        return error("it is no file name");
+    }
+    if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)) {
+        return error("only letters, digits and _+-. are allowed");
+    }
+    Ok(())
+}
+
+/// Descriptors to be passed on must be there: a number that is not open would be taken by one of ours.
+pub(crate) fn inherited(count: u32) -> Result<()> {
+    let last = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
+    match (3..last).find(|number| !fd::is_open(*number)) {
+        Some(number) => Err(Error::config("--preserve-fds", format!("descriptor {number} is not open"))),
+        None => Ok(()),
+    }
+}
+
+/// Descriptors for stdio with numbers from 3 on, so that placing one never covers another.
+pub(crate) fn above_stdio(stdio: Stdio) -> Result<Stdio> {
+    let lift = |fd: OwnedFd| {
+        if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone().map_err(Error::file("duplicate", Path::new("stdio"))) }
+    };
+    Ok(match stdio {
+        // try_clone gives a number from 3 on.
+        Stdio::Fds { stdin, stdout, stderr } => {
+            Stdio::Fds { stdin: lift(stdin)?, stdout: lift(stdout)?, stderr: lift(stderr)? }
+        }
+        other => other,
+    })
+}
+
+/// A connection to the seccomp agent, if the profile notifies one.
+pub(crate) fn agent<'a>(filter: &Filter, document: &'a StateDocument) -> Result<Option<Agent<'a>>> {
+    let Some(listener) = filter.listener() else { return Ok(None) };
+    let socket = std::os::unix::net::UnixStream::connect(&listener.path)
+        .map_err(Error::file("connect to linux.seccomp.listenerPath", &listener.path))?;
+    Ok(Some(Agent { socket: socket.into(), document, metadata: listener.metadata.clone() }))
+}
+
+/// What only this process can open for a child in a user namespace of its own: it may not be able to reach the paths,
+/// and mapping a mount's ids is a privilege over the file system.
+fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
+    let foreign = plan.namespaces.has(Namespaces::USER) && geteuid().is_root();
+    let root = match rootfs {
+        RootfsSource::Config if foreign => Some(cut_off(&plan.rootfs.path, true, plan)?),
+        _ => None,
+    };
+    if !foreign && plan.mounts.iter().all(|m| m.idmap.is_none()) {
+        return Ok((root, Vec::new()));
+    }
+    let one = |mount: &Mount| {
+        if mount.kind != MountKind::Bind || !(foreign || mount.idmap.is_some()) {
+            return Ok(None);
+        }
+        let error = |e: dhow_sys::Errno| {
+            Error::config(
+                format!("{}.source", mount.field),
+                format!("{}: {}", mount.source, crate::error::errno_text(e)),
+            )
+        };
+        let made = bind_source(mount).map_err(error)?;
+        let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
+        set_attr(made.as_fd(), &change).map_err(error)?;
+        if let Some(map) = &mount.idmap {
+            let (uid, gid) = if map.uid.is_empty() {
+                (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)
+            } else {
+                (&map.uid, &map.gid)
+            };
+            let namespace = idmap::namespace(uid, gid)?;
+            let change = Change { idmap: Some(namespace.as_fd()), recursive: map.recursive, ..Change::default() };
+            let field = format!("{}.uidMappings", mount.field);
+            set_attr(made.as_fd(), &change).map_err(|e| Error::config(field, crate::error::errno_text(e)))?;
+        }
+        Ok(Some(made))
+    };
+    let sources = plan.mounts.iter().map(one).collect::<Result<_>>()?;
+    Ok((root, sources))
+}
+
+/// A mount copied here is in the host's peer group; what the container's namespace would do to it as a whole has to be
+/// done at once.
+fn below(plan: &Plan) -> Propagation {
+    plan.rootfs.propagation.0
+}
+
+fn cut_off(path: &Path, recursive: bool, plan: &Plan) -> Result<OwnedFd> {
+    let error =
+        |e: dhow_sys::Errno| Error::config("root.path", format!("{}: {}", path.display(), crate::error::errno_text(e)));
+    let mount = c_path(path).and_then(|name| clone_tree(AT_FDCWD, &name, recursive)).map_err(error)?;
+    let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
+    set_attr(mount.as_fd(), &change).map_err(error)?;
+    Ok(mount)
+}
+
+/// Whether the host has cgroup v2 and nothing else.
+pub(crate) fn is_unified() -> bool {
+    statfs("/sys/fs/cgroup").is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// Writes a pid file by rename: whoever waits for it never reads half of it.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let mut name = OsStr::new(".").to_owned();
+    name.push(path.file_name().unwrap_or_default());
+    let fresh = path.with_file_name(name);
+    std::fs::write(&fresh, pid.to_string()).map_err(Error::file("write", &fresh))?;
+    std::fs::rename(&fresh, path).map_err(Error::file("write", path))
+}

@@ -1,0 +1,120 @@
+//! A further process in a running container.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use dhow_sys::clone::{Child, Namespaces};
+use dhow_sys::pidfd;
+
+use crate::birth::Birth;
+use crate::cgroup::Cgroup;
+use crate::child::Common;
+use crate::child::join::{self, Join};
+use crate::create::{above_stdio, agent, inherited, set_oom_score, unexpected, write_pid};
+use crate::handshake::{Channel, Message};
+use crate::hooks::StateDocument;
+use crate::inspect::status;
+use crate::plan::{self, NamespacePlan};
+use crate::request::Stdio;
+use crate::state::State;
+use crate::{Created, Error, ExecRequest, Result, Runtime, Status, seccomp};
+
+/// See [`Runtime::exec`].
+pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<Created> {
+    let state = State::load(runtime.root(), id)?;
+    match status(runtime.root(), &state) {
+        Status::Running | Status::Created => {}
+        Status::Paused if request.ignore_paused => {}
+        Status::Paused => return Err(Error::Paused),
+        Status::Stopped | Status::Creating => return Err(Error::NotRunning),
+    }
+    let spec = state.spec()?;
+    let linux = spec.linux.clone().unwrap_or_default();
+    let mut warnings = Vec::new();
+    let mut process = plan::Process::new(&request.process, "process", &mut warnings)?;
+    process.set_machine(&linux)?;
+    if process.terminal != matches!(request.stdio, Stdio::Terminal) {
+        return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
+    }
+    let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
+    let document = StateDocument::new(&spec.oci_version, id, &state.bundle, &spec.annotations);
+    let namespaces = NamespacePlan::new(&linux)?.all();
+    // From here on the container can't be mistaken for a later one: the descriptor is its first process.
+    let target = pidfd::open_checked(state.init_process_pid, state.init_process_start)
+        .map_err(Error::sys("open a pidfd"))?
+        .ok_or(Error::NotRunning)?;
+    let mut cgroup = Cgroup::open(&state.cgroup_paths)?;
+    if let Some(path) = &request.cgroup {
+        cgroup = cgroup.child(Path::new(path))?;
+    }
+    inherited(request.preserve_fds)?;
+    let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
+    let birth = Birth {
+        namespaces: Namespaces::NONE,
+        user: None,
+        pid: match namespaces.contains(Namespaces::PID) {
+            true => Some(target.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?),
+            false => None,
+        },
+        cgroup: cgroup.clone_target(),
+    };
+    let job = Join {
+        common: Common {
+            process: &process,
+            channel: theirs,
+            stdio: above_stdio(request.stdio)?,
+            filter: filter.as_ref(),
+            agent: filter.as_ref().map(|f| agent(f, &document)).transpose()?.flatten(),
+            keyring: state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
+            user_namespace: namespaces.contains(Namespaces::USER),
+            preserve_fds: request.preserve_fds,
+            listen_fds: 0,
+            pid: None,
+        },
+        target,
+        namespaces: namespaces.without(Namespaces::PID),
+    };
+    let child = birth.spawn(&ours, job, join::main)?;
+    let mut born = Born { child, armed: true };
+    let pid = born.child.pid;
+    if cgroup.clone_target().is_none() {
+        cgroup.attach(pid)?;
+    }
+    if let Some(score) = process.oom_score_adj {
+        set_oom_score(pid, score)?;
+    }
+    ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the process its pid"))?;
+    let mut console = None;
+    loop {
+        match ours.receive().map_err(Error::sys("hear from the process"))? {
+            // End of stream: the program is executed.
+            None => break,
+            Some((Message::Console, fd)) => console = fd,
+            Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
+            Some((other, _)) => return Err(unexpected(&other)),
+        }
+    }
+    if let Some(file) = &request.pid_file {
+        write_pid(file, pid)?;
+    }
+    born.armed = false;
+    let pidfd = born.child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
+    Ok(Created { pid, pidfd, console, warnings })
+}
+
+/// Kills and reaps the process when something fails after its birth.
+struct Born {
+    child: Child,
+    armed: bool,
+}
+
+impl Drop for Born {
+    fn drop(&mut self) {
+        if self.armed {
+            // It may have ended by itself; what failed is what is reported.
+            pidfd::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL).ok();
+            pidfd::reap(self.child.pidfd.as_fd(), true).ok();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Hooks: programs of the engine's, run at six moments of a container's life with its state on stdin.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use dhow_sys::pidfd::{self, Exit};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::config::{Hook, Hooks};
+use crate::{Error, Result};
+
+/// The kinds by the specification's names, in the order of a container's life.
+pub(crate) fn kinds(hooks: &Hooks) -> [(&'static str, &[Hook]); 6] {
+    [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ]
+}
+
+/// The state that hooks get, without what changes.
+#[derive(Debug)]
+pub(crate) struct StateDocument(serde_json::Map<String, serde_json::Value>);
+
+impl StateDocument {
+    pub(crate) fn new(version: &str, id: &str, bundle: &Path, annotations: &BTreeMap<String, String>) -> Self {
+        let mut map = serde_json::Map::new();
+        map.insert("ociVersion".into(), version.into());
+        map.insert("id".into(), id.into());
+        map.insert("bundle".into(), bundle.to_string_lossy().into());
+        if !annotations.is_empty() {
+            map.insert("annotations".into(), annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+        }
+        Self(map)
+    }
+
+    /// The document as a value.
+    pub(crate) fn value(&self, status: &str, pid: i32) -> serde_json::Value {
+        let mut map = self.0.clone();
+        map.insert("status".into(), status.into());
+        if pid > 0 {
+            map.insert("pid".into(), pid.into());
+        }
+        map.into()
+    }
+
+    /// The document as text.
+    pub(crate) fn render(&self, status: &str, pid: i32) -> String {
+        self.value(status, pid).to_string()
+    }
+}
+
+/// Runs hooks one after the other, in the caller's namespaces; the first that fails ends it.
+///
+/// # Errors
+/// [`Error::Hook`] with what it wrote to stderr.
+pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &str) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        let error = |problem| Error::Hook { kind, index, path: hook.path.clone(), problem };
+        one(hook, state).map_err(error)?;
+    }
+    Ok(())
+}
+
+fn one(hook: &Hook, state: &str) -> std::result::Result<(), String> {
+    let text = |e: std::io::Error| e.to_string();
+    // What it writes goes to memory and not through a pipe, which it could fill while we write its stdin.
+    let output = memfd_create("hook", MFdFlags::MFD_CLOEXEC).map_err(|e| e.to_string())?;
+    let mut output = std::fs::File::from(output);
+    let mut command = Command::new(&hook.path);
+    command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
+    if let Some((zero, rest)) = hook.args.split_first() {
+        command.arg0(zero).args(rest);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(output.try_clone().map_err(text)?);
+    let mut child = command.spawn().map_err(text)?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let pidfd = pidfd::open(pid).map_err(|e| e.to_string())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A state always fits the pipe, so this can't block; a hook that does not read it is no error.
+        drop(stdin.write_all(state.as_bytes()));
+    }
+    let timeout = hook.timeout.and_then(|t| u64::try_from(t).ok()).map(Duration::from_secs);
+    let in_time = pidfd::wait_ended(pidfd.as_fd(), timeout).map_err(|e| e.to_string())?;
+    if !in_time {
+        child.kill().map_err(text)?;
+    }
+    let exit = pidfd::reap(pidfd.as_fd(), true).map_err(|e| e.to_string())?;
+    let problem = match exit {
+        _ if !in_time => format!("it did not end within {} s", hook.timeout.unwrap_or_default()),
+        Some(Exit::Code(0)) => return Ok(()),
+        Some(Exit::Code(code)) => format!("exit status {code}"),
+        Some(Exit::Signal(signal)) => format!("killed by signal {signal}"),
+        None => "it can't be waited for".to_owned(),
+    };
+    let mut said = Vec::new();
+    output.rewind().and_then(|()| output.take(1024).read_to_end(&mut said)).map_err(text)?;
+    let said = String::from_utf8_lossy(&said);
+    Err(if said.trim().is_empty() { problem } else { format!("{problem}: {}", said.trim()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, timeout: Option<i64>) -> Hook {
+        let args = ["sh", "-c", script].iter().map(ToString::to_string).collect();
+        Hook { path: "/bin/sh".into(), args, env: vec!["A=b c".into()], timeout }
+    }
+
+    #[test]
+    fn results() {
+        assert!(
+            run("prestart", &[shell("read x; test \"$x\" = state && test \"$A\" = 'b c'", None)], "state\n").is_ok()
+        );
+        let error = run("poststop", &[shell("exit 0", None), shell("echo oh no >&2; exit 3", None)], "").unwrap_err();
+        assert_eq!(error.to_string(), "error running poststop hook #1 (/bin/sh): exit status 3: oh no");
+        let error = run("poststop", &[shell("exec tail -f /dev/null", Some(1))], "").unwrap_err();
+        assert!(error.to_string().ends_with("it did not end within 1 s"), "{error}");
+    }
+}

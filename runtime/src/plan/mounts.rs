@@ -1,0 +1,139 @@
+//! `mounts`.
+
+use std::path::{Component, Path, PathBuf};
+
+use dhow_sys::clone::Namespaces;
+use dhow_sys::mountopt::Options;
+
+use super::NamespacePlan;
+use crate::config::{IdMapping, Spec};
+use crate::{Error, Result};
+
+/// A mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// In the container: absolute, without `..`.
+    pub destination: PathBuf,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// On the host and absolute for a bind mount; else what the file system takes.
+    pub source: String,
+    /// Sorted.
+    pub options: Options,
+    /// For an id-mapped mount.
+    pub idmap: Option<IdMap>,
+    /// `mounts[i]`, for messages.
+    pub field: String,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A part of the host's tree.
+    Bind,
+    /// The container's cgroup, whichever version the host has.
+    Cgroup,
+    /// A new tmpfs.
+    Tmpfs,
+    /// proc or sysfs: only on an ordinary directory.
+    Pseudo(String),
+    /// Any other file system type.
+    Other(String),
+    /// Nothing new: attributes of what is there already.
+    Remount,
+}
+
+/// Mappings of an id-mapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    /// Users; none: the container's.
+    pub uid: Vec<IdMapping>,
+    /// Groups; none: the container's.
+    pub gid: Vec<IdMapping>,
+    /// Also what is mounted below.
+    pub recursive: bool,
+}
+
+pub(super) fn all(spec: &Spec, bundle: &Path, namespaces: &NamespacePlan) -> Result<Vec<Mount>> {
+    spec.mounts.iter().enumerate().map(|(i, mount)| one(mount, format!("mounts[{i}]"), bundle, namespaces)).collect()
+}
+
+fn one(mount: &crate::config::Mount, field: String, bundle: &Path, namespaces: &NamespacePlan) -> Result<Mount> {
+    if mount.destination.is_empty() || mount.destination.contains('\0') {
+        return Err(Error::config(format!("{field}.destination"), "is empty"));
+    }
+    let options = Options::parse(&mount.options);
+    let kind = match mount.kind.as_str() {
+        "bind" | "rbind" => MountKind::Bind,
+        _ if options.bind.is_some() => MountKind::Bind,
+        _ if options.remount => MountKind::Remount,
+        "cgroup" | "cgroup2" => MountKind::Cgroup,
+        "tmpfs" => MountKind::Tmpfs,
+        "proc" | "sysfs" => MountKind::Pseudo(mount.kind.clone()),
+        "" => return Err(Error::config(format!("{field}.type"), "is empty, and no option says bind")),
+        other => MountKind::Other(other.to_owned()),
+    };
+    let source = match kind {
+        MountKind::Bind if mount.source.is_empty() => {
+            return Err(Error::config(format!("{field}.source"), "a bind mount needs one"));
+        }
+        // Engines give relative sources; they are the bundle's.
+        MountKind::Bind => bundle.join(&mount.source).to_string_lossy().into_owned(),
+        _ => mount.source.clone(),
+    };
+    let idmap = idmap(mount, &options, &field, namespaces, &kind)?;
+    Ok(Mount { destination: normal(&mount.destination), kind, source, options, idmap, field })
+}
+
+fn idmap(
+    mount: &crate::config::Mount,
+    options: &Options,
+    field: &str,
+    namespaces: &NamespacePlan,
+    kind: &MountKind,
+) -> Result<Option<IdMap>> {
+    let uid = super::mappings(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
+    let gid = super::mappings(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    if options.idmap.is_none() && uid.is_empty() && gid.is_empty() {
+        return Ok(None);
+    }
+    if *kind != MountKind::Bind {
+        return Err(Error::config(format!("{field}.uidMappings"), "only a bind mount can be id-mapped"));
+    }
+    if uid.is_empty() != gid.is_empty() {
+        return Err(Error::config(format!("{field}.uidMappings"), "uid and gid mappings go together"));
+    }
+    if uid.is_empty() && !namespaces.has(Namespaces::USER) {
+        return Err(Error::config(format!("{field}.options"), "idmap without mappings needs a user namespace"));
+    }
+    Ok(Some(IdMap { uid, gid, recursive: options.idmap.unwrap_or(false) }))
+}
+
+/// Absolute, without `.` and `..`. Symlinks are the image's business: they are followed inside the root when it is mounted.
+fn normal(path: &str) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        for (given, expected) in
+            [("/proc", "/proc"), ("a/b/", "/a/b"), ("/../etc/./x/..", "/etc"), ("/", "/"), ("//proc/", "/proc")]
+        {
+            assert_eq!(normal(given), Path::new(expected));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Starting a created container.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use dhow_sys::{Errno, seqpacket};
+
+use crate::handshake::{Channel, Message};
+use crate::hooks::{self, StateDocument};
+use crate::inspect::status;
+use crate::state::{START, State};
+use crate::{Error, Result, Runtime, Status};
+
+/// See [`Runtime::start`].
+pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
+    let state = State::load(runtime.root(), id)?;
+    let dir = runtime.root().join(id);
+    let socket = dir.join(START);
+    let handle = std::fs::File::open(&dir).map_err(Error::file("open", &dir))?;
+    let channel = match seqpacket::connect(handle.as_fd(), OsStr::new(START)) {
+        Ok(fd) => Channel::from_socket(fd),
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Err(not_created(runtime, &state)),
+        Err(e) => return Err(Error::Sys { step: "connect to start.sock", source: e }),
+    };
+    match channel.receive().map_err(Error::sys("hear from the container's process"))? {
+        Some((Message::Accepted, _)) => {}
+        Some((other, _)) => return Err(crate::create::unexpected(&other)),
+        // Somebody else has started it in the meantime, or it was killed.
+        None => return Err(not_created(runtime, &state)),
+    }
+    // From here on it counts as started, whatever becomes of it.
+    match std::fs::remove_file(&socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", &socket)(e)),
+        _ => {}
+    }
+    match channel.receive().map_err(Error::sys("hear from the container's process"))? {
+        None => {}
+        Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
+        Some((other, _)) => return Err(crate::create::unexpected(&other)),
+    }
+    poststart(runtime, &state)
+}
+
+/// The program runs; a poststart hook that fails ends it again.
+fn poststart(runtime: &Runtime, state: &State) -> Result<()> {
+    // Looked for in the text, because reading the whole configuration is wasted on those without.
+    if !state.config.get().contains("\"poststart\"") {
+        return Ok(());
+    }
+    let spec = state.spec()?;
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
+    let document = StateDocument::new(&spec.oci_version, &state.id, &state.bundle, &spec.annotations);
+    let result = hooks::run("poststart", &hooks.poststart, &document.render("running", state.init_process_pid));
+    if result.is_err() {
+        // The hook's error is the one to report.
+        drop(runtime.kill(&state.id, libc::SIGKILL, false));
+    }
+    result
+}
+
+fn not_created(runtime: &Runtime, state: &State) -> Error {
+    match status(runtime.root(), state) {
+        // Created and yet nobody listens: it is on its way out.
+        Status::Created => Error::Status { verb: "start", status: Status::Stopped },
+        status => Error::Status { verb: "start", status },
+    }
+}

@@ -1,0 +1,46 @@
+//! The executable of this process, kept from being overwritten by a container (CVE-2019-5736).
+//!
+//! A process that enters a container is for a moment both: ours by its program, the container's by its place. Whoever gets
+//! hold of its /proc/PID/exe there, or makes it execute /proc/self/exe, could open the host's file for writing. So the
+//! program executes itself anew, once, through a copy of its mount that is detached and read-only: whatever leads to the
+//! file from then on leads through that mount, and gives EROFS to everyone. The page cache is shared, nothing is copied.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::mountfd::{Change, attr, clone_tree, set_attr};
+use crate::{Errno, Result, process};
+
+/// Executes this program again from behind a read-only mount, with the same arguments and environment; returns at once
+/// when that is already so, or when the privilege for it is missing (then the file is no better protected than by its
+/// mode, as in a rootless container, whose root is the file's own user at most).
+///
+/// To be called first in `main`: the process starts over.
+///
+/// # Errors
+/// When the kernel can't do it; then this process is as it was.
+pub fn protect() -> Result<()> {
+    let own = process::executable()?;
+    if fstatvfs(&own)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    let copy = match clone_tree(AT_FDCWD, c"/proc/self/exe", false) {
+        Err(Errno::EPERM) => return Ok(()),
+        other => other?,
+    };
+    set_attr(copy.as_fd(), &Change { set: attr::RDONLY, ..Change::default() })?;
+    let c = |text: OsString| CString::new(text.into_vec()).or(Err(Errno::EINVAL));
+    let args: Vec<CString> = std::env::args_os().map(c).collect::<Result<_>>()?;
+    let pair = |(mut key, value): (OsString, OsString)| {
+        key.push("=");
+        key.push(value);
+        c(key)
+    };
+    let env: Vec<CString> = std::env::vars_os().map(pair).collect::<Result<_>>()?;
+    // Returns only when it has failed.
+    nix::unistd::execveat(&copy, c"", &args, &env, AtFlags::AT_EMPTY_PATH).map(drop)
+}
