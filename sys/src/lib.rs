@@ -18,6 +18,7 @@ pub mod listen_fds;
 pub mod mountfd;
 pub mod mountopt;
 pub mod net;
+pub mod netlink;
 pub mod openat2;
 pub mod pidfd;
 pub mod process;
