@@ -14,7 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, paths, socket};
@@ -94,7 +94,8 @@ pub fn connect_or_start(spec: &ServiceSpec) -> Result<UnixStream, Error> {
         Err(Error::Connect { source, .. }) if nobody(&source) => {}
         other => return other,
     }
-    start(spec)?;
+    // The starter's own copy keeps the queue open until its connection is in it, even when the service dies at once.
+    let _listener = start(spec)?;
     socket::connect(&spec.socket)
 }
 
@@ -125,7 +126,7 @@ pub fn locate_binary(name: &str) -> Result<PathBuf, Error> {
 }
 
 /// Binds the socket and starts the program with it. The caller holds the lock.
-fn start(spec: &ServiceSpec) -> Result<(), Error> {
+fn start(spec: &ServiceSpec) -> Result<UnixListener, Error> {
     let binary = match spec.binary.parent() {
         Some(parent) if parent == Path::new("") => locate_binary(&spec.binary.to_string_lossy())?,
         _ => spec.binary.clone(),
@@ -143,7 +144,7 @@ fn start(spec: &ServiceSpec) -> Result<(), Error> {
     }
     .spawn()
     .map_err(|errno| Error::Start { binary, source: errno.into() })?;
-    Ok(())
+    Ok(listener)
 }
 
 /// Whether the error says that there is no server.

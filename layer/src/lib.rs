@@ -20,6 +20,8 @@ mod error;
 mod extract;
 mod overlay;
 mod path;
+#[cfg(test)]
+mod peers;
 mod settle;
 #[cfg(test)]
 mod testing;

@@ -1,2 +1,31 @@
-//! One per container: containerd-shim-dhow-v2.
+//! One process per container that is its parent: `containerd-shim-dhow-v2`.
+//!
+//! It owns the container's stdio and log, tells how it ended, restarts it when asked, and cleans up. It serves
+//! containerd's Task service (v2 and v3) and dhow's own Shim service on one socket, on one thread.
+//!
+//! * [`serve`] is the shim itself; [`bootstrap`] is how containerd starts one and cleans up after one;
+//! * inside: `shim` (state and transitions), `lifecycle` (the end), `adopt` (taking over), `io` (stdio and log),
+//!   `attach` (clients' second connection), `task` and `control` (the services), `events` (to containerd).
 #![forbid(unsafe_code)]
+
+mod adopt;
+pub mod args;
+mod attach;
+pub mod bootstrap;
+mod control;
+mod error;
+mod events;
+mod io;
+mod keeper;
+mod lifecycle;
+mod oom;
+mod options;
+mod process;
+mod reap;
+mod run_state;
+pub mod serve;
+mod shim;
+mod stats;
+mod task;
+
+pub use error::{Error, Result};

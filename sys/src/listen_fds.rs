@@ -3,10 +3,10 @@
 //! The protocol numbers inherited descriptors from 3 up. Such a descriptor is open, but nothing in the program owns it:
 //! this file turns it into an [`OwnedFd`], at most once in the life of the process.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use crate::Errno;
 
 /// Number of the first passed descriptor.
 pub const FIRST: i32 = 3;
@@ -19,20 +19,12 @@ pub const FIRST: i32 = 3;
 /// # Errors
 ///
 /// `EBADF` when the environment announces a descriptor that is not open.
-pub fn take() -> nix::Result<Option<OwnedFd>> {
+pub fn take() -> crate::Result<Option<OwnedFd>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let announced = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
     let ours = std::env::var("LISTEN_PID").map_or(true, |pid| pid == std::process::id().to_string());
     if announced == 0 || !ours || TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(None);
     }
-    // SAFETY: the environment says that the parent left this descriptor for us. Nothing in this program can own it:
-    // whatever std or a library opens gets another number as 3 is in use since before main, and TAKEN lets exactly one
-    // caller come here. When the environment lies, fcntl below says EBADF and the value is forgotten unused.
-    let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
-    if let Err(error) = fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-        std::mem::forget(fd);
-        return Err(error);
-    }
-    Ok(Some(fd))
+    crate::fd::take_inherited(FIRST).map(Some).ok_or(Errno::EBADF)
 }

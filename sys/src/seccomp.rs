@@ -46,6 +46,12 @@ impl FilterFlags {
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+
+    /// This set less `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 /// What a filter can return for a system call (`SECCOMP_RET_*` without its data).

@@ -13,6 +13,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::fd::cloexec_from;
+
 /// A program to start in a session of its own.
 ///
 /// The child gets the descriptors named here and no other, an empty signal mask and default dispositions.
@@ -64,7 +66,7 @@ impl Detached<'_> {
         if let Some(cwd) = self.cwd {
             actions.chdir(&c_string(cwd.as_os_str())?)?;
         }
-        close_on_exec_from(3)?;
+        cloexec_from(3)?;
         let attributes = Attributes::new_session()?;
         let argv = pointers(&argv);
         let env = pointers(&env);
@@ -99,17 +101,6 @@ impl Detached<'_> {
             })
             .collect()
     }
-}
-
-/// Marks every descriptor from `first` on close-on-exec.
-///
-/// # Errors
-///
-/// `ENOSYS` or `EINVAL` before Linux 5.11.
-fn close_on_exec_from(first: u32) -> nix::Result<()> {
-    // SAFETY: the call takes numbers only, and the flag makes it change no descriptor but its close-on-exec bit.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    Errno::result(result).map(drop)
 }
 
 /// Descriptor numbers made by `F_DUPFD_CLOEXEC`, closed on drop.

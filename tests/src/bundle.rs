@@ -23,7 +23,8 @@ impl Bundle {
     /// # Panics
     /// When it cannot be written.
     pub fn new(sandbox: &Sandbox, name: &str, args: &[&str]) -> Self {
-        let dir = sandbox.dir(name);
+        let dir =
+            tempfile::Builder::new().prefix(name).tempdir_in(sandbox.path()).expect("a bundle's directory").keep();
         let root = dir.join("rootfs");
         for folder in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
             fs::create_dir_all(root.join(folder)).expect("a directory of the root file system");

@@ -77,6 +77,7 @@ pub fn isolated_with<F: FnOnce(&Sandbox)>(cgroups: Cgroups, body: F) {
         .env("DHOW_TEST_CGROUPS", if cgroups == Cgroups::V2 { "v2" } else { "host" })
         .env("HOME", scratch.path())
         .env("PATH", search_path())
+        .env("RUST_BACKTRACE", "0")
         .env_remove("XDG_RUNTIME_DIR")
         .env_remove("DOCKER_CONFIG")
         .env_remove("REGISTRY_AUTH_FILE")
@@ -103,6 +104,12 @@ fn search_path() -> std::ffi::OsString {
 }
 
 impl Sandbox {
+    /// For programs that made their namespaces themselves: the benchmark.
+    #[must_use]
+    pub fn at(scratch: &Path) -> Self {
+        Self { scratch: scratch.to_owned() }
+    }
+
     /// A directory of the test's own on a real file system.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -32,8 +32,7 @@ pub(crate) fn test() -> Result<()> {
     });
     report.step("end-to-end tests", || {
         run(cargo(["test", "--locked", "-p", "dhow-tests", "--no-fail-fast"])
-            .env("DHOW_BIN_DIR", target().join("dist"))
-            .env("RUST_BACKTRACE", "1"))
+            .env("DHOW_BIN_DIR", target().join("dist")))
     });
     report.step("nothing left behind", || {
         let after = Census::take();
