@@ -1,6 +1,7 @@
 //! A path inside a layer: bytes without NUL, relative to the layer's root, without `.`, `..` or empty components.
 
 use std::fmt;
+use std::ops::Bound;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -78,6 +79,14 @@ impl LayerPath {
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         other.is_root() || (self.0.starts_with(&other.0) && matches!(self.0.get(other.0.len()), None | Some(b'/')))
+    }
+
+    /// Where everything below this path (not the root) lies in the order of paths: from `a/` to just before `a0`.
+    pub(crate) fn range_below(&self) -> (Bound<Self>, Bound<Self>) {
+        let (mut from, mut to) = (self.clone(), self.clone());
+        from.0.push(b'/');
+        to.0.push(b'/' + 1);
+        (Bound::Included(from), Bound::Excluded(to))
     }
 
     pub(crate) fn push(&mut self, component: &[u8]) {

@@ -155,6 +155,15 @@ impl Disk {
         }
     }
 
+    /// Takes away the mark by which overlayfs refuses a second mount of what was mounted `volatile` once.
+    pub(crate) fn forgive_volatile(&self, id: u64) {
+        let mark = self.work(id).join("work/incompat");
+        match fs::remove_dir_all(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => log::warn!("remove {}: {error}", mark.display()),
+            _ => {}
+        }
+    }
+
     /// Makes a snapshot disappear; its data follows.
     pub(crate) fn throw(&self, id: u64) -> Result<()> {
         let path = self.root.join(id.to_string());

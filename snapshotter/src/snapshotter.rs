@@ -76,7 +76,8 @@ impl Snapshotter {
         self.create(key, parent, labels, Kind::View)
     }
 
-    /// How to mount an active snapshot or view.
+    /// How to mount an active snapshot or view. A volatile one may be mounted again: that its last mount was not synced is
+    /// what its label accepts.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongKind`] for a committed one.
@@ -90,6 +91,7 @@ impl Snapshotter {
         if snapshot.record.kind == Kind::Committed {
             return Err(Error::WrongKind { name: key.to_owned(), is: Kind::Committed, wanted: "active or a view" });
         }
+        self.disk.forgive_volatile(snapshot.id);
         Ok(mounts(&self.disk, &snapshot, &chain))
     }
 

@@ -166,6 +166,46 @@ fn layers_stack_and_changes_are_seen() {
 }
 
 #[test]
+fn a_volatile_layer_is_mounted_again_and_again() {
+    let f = Fixture::new();
+    f.layer("base", None, |_| ());
+    let labels = Labels::from([(VOLATILE_LABEL.to_owned(), String::new())]);
+    with_mounted(&f.it.prepare("c", Some("base"), labels).unwrap(), "echo 1 > $M/f");
+    assert_eq!(with_mounted(&f.it.mounts("c").unwrap(), "cat $M/f"), "1");
+    assert_eq!(with_mounted(&f.it.mounts("c").unwrap(), "cat $M/f"), "1");
+}
+
+/// A disk that is full: one clear error, nothing half-made, and the next try works when there is room.
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use nix::mount::{MsFlags, mount};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=1m,nr_inodes=60")).unwrap();
+            let it = Snapshotter::open(&dir.path().join("snapshots")).unwrap();
+            it.prepare("first", None, Labels::new()).unwrap();
+            let filler: Vec<PathBuf> = (0..)
+                .map(|n| dir.path().join(format!("filler{n}")))
+                .take_while(|path| fs::write(path, "").is_ok())
+                .collect();
+            assert_eq!(code(it.prepare("second", None, Labels::new())), Code::ResourceExhausted);
+            assert_eq!(code(it.commit("done", "first", None, Labels::new())), Code::ResourceExhausted);
+            assert_eq!(it.list(&[]).len(), 1);
+            it.cleanup().unwrap();
+            assert_eq!(fs::read_dir(dir.path().join("snapshots/tmp")).unwrap().count(), 0);
+            filler.iter().for_each(|path| fs::remove_file(path).unwrap());
+            it.prepare("second", None, Labels::new()).unwrap();
+            it.commit("done", "first", None, Labels::new()).unwrap();
+            drop(it);
+            nix::mount::umount(dir.path()).unwrap();
+        });
+    });
+}
+
+#[test]
 fn a_hundred_layers() {
     let f = Fixture::new();
     let mut parent: Option<String> = None;

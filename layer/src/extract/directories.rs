@@ -4,7 +4,6 @@
 //! and the next entry reuses what its way has in common with them: most entries cost no resolution at all.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_sys::xattr::{self, Target};
@@ -136,12 +135,7 @@ impl<'r> Directories<'r> {
     /// Takes note that `name` in the current directory, with everything below it, was removed.
     pub(super) fn forget(&mut self, name: &[u8]) -> Result<LayerPath> {
         let gone = self.real.join(name);
-        // Everything below `a` sorts from `a/` to just before `a0`.
-        let (mut from, mut to) = (gone.as_bytes().to_vec(), gone.as_bytes().to_vec());
-        from.push(b'/');
-        to.push(b'/' + 1);
-        let range = (Bound::Included(LayerPath::lossy(&from)), Bound::Excluded(LayerPath::lossy(&to)));
-        let below: Vec<LayerPath> = self.records.range(range).map(|(path, _)| path.clone()).collect();
+        let below: Vec<LayerPath> = self.records.range(gone.range_below()).map(|(path, _)| path.clone()).collect();
         below.iter().for_each(|path| drop(self.records.remove(path)));
         self.records.remove(&gone);
         // Through a link the current directory may itself have been below what is gone.

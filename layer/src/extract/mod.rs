@@ -10,6 +10,7 @@
 
 mod attributes;
 mod directories;
+mod links;
 mod member;
 mod place;
 
@@ -19,9 +20,10 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use crate::archive::{Archive, Entry, EntryKind};
-use crate::{Error, LayerPath, OverlayXattrs, Result, Settle, SettleLink};
+use crate::{Error, LayerPath, OverlayXattrs, Result, Settle};
 use attributes::{Attributes, Creator};
 use directories::{Directories, Entered, Missing};
+use links::WaitingLinks;
 use member::Member;
 
 pub(crate) use member::{OPAQUE_NAME, WHITEOUT_PREFIX};
@@ -62,7 +64,7 @@ pub fn extract(reader: impl Read, target: BorrowedFd<'_>, options: &ExtractOptio
         options,
         creator: Creator::current(),
         dirs: Directories::new(target),
-        links: Vec::new(),
+        links: WaitingLinks::default(),
         entries: 0,
         bytes: 0,
     };
@@ -76,8 +78,7 @@ struct Extractor<'a> {
     options: &'a ExtractOptions,
     creator: Creator,
     dirs: Directories<'a>,
-    /// Hard links whose target this layer does not have (so far).
-    links: Vec<SettleLink>,
+    links: WaitingLinks,
     entries: u64,
     bytes: u64,
 }
@@ -141,7 +142,7 @@ impl Extractor<'_> {
             settle: Settle {
                 overlay_xattrs: self.options.overlay_xattrs,
                 implied: self.dirs.implied(),
-                links: self.links,
+                links: self.links.into_settle(),
             },
         })
     }

@@ -16,7 +16,7 @@ use super::directories::{self, Entered, Missing};
 use super::{Extractor, exceeds, refused};
 use crate::archive::{Archive, Segment};
 use crate::overlay::{is_type, is_whiteout, os};
-use crate::{Error, LayerPath, Result, SettleLink};
+use crate::{Error, LayerPath, Result};
 
 /// A file that is nothing but an inode.
 #[derive(Debug, Clone, Copy)]
@@ -128,8 +128,7 @@ impl Extractor<'_> {
                 if fstatat(self.dirs.current(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
                     self.clear(name, path)?;
                 }
-                self.drop_link(name);
-                self.links.push(SettleLink { name: self.dirs.real().join(name), target });
+                self.links.add(self.dirs.real().join(name), target);
                 Ok(())
             }
         }
@@ -137,6 +136,9 @@ impl Extractor<'_> {
 
     pub(super) fn whiteout(&mut self, path: &LayerPath) -> Result<()> {
         let name = self.enter_parent(path)?;
+        if !self.links.is_empty() && self.links.contains(&self.dirs.real().join(name)) {
+            return Ok(());
+        }
         match mknodat(self.dirs.current(), name, SFlag::S_IFCHR, Mode::empty(), 0) {
             Ok(()) => Ok(()),
             // This layer has the name itself. A file hides what is below anyway; a directory must be told to.
@@ -178,7 +180,7 @@ impl Extractor<'_> {
         match unlinkat(self.dirs.current(), name, UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR | Errno::EPERM) => {
                 let gone = self.dirs.forget(name)?;
-                self.links.retain(|link| !link.name.is_within(&gone));
+                self.links.remove_within(&gone);
                 let name = CString::new(name).map_err(|_nul| os("remove", path)(Errno::EINVAL))?;
                 dhow_sys::tree::remove(self.dirs.current(), &name).map_err(os("remove", path))
             }
@@ -189,8 +191,7 @@ impl Extractor<'_> {
     /// A later entry of the same name takes the place of a link that still waits for its target.
     fn drop_link(&mut self, name: &[u8]) {
         if !self.links.is_empty() {
-            let path = self.dirs.real().join(name);
-            self.links.retain(|link| link.name != path);
+            self.links.remove(&self.dirs.real().join(name));
         }
     }
 
