@@ -1,221 +1,185 @@
 //! The container's cgroup: where it lies, its limits, its device filter, its processes, its end.
+//!
+//! cgroup v2 is what this is made for; v1, with or without an empty v2 beside it, works as well: there a container has a
+//! cgroup in every hierarchy. [`CgroupPlan`] finds the place, [`CgroupPlan::create`] makes a [`Cgroup`], and
+//! [`Cgroup::open`] finds it again from what state.json kept ([`Cgroup::paths`]).
+//!
+//! * `layout`, `path`: what hierarchies there are, and where in them; `dir`: a directory by its handle
+//! * `limits`: from `linux.resources` to files and values; `devices`: the device filter
+//! * `create`, `processes`, `remove`, `oom`, `stats`: a cgroup's life
+//!
+//! Invariants: no cgroup path leads out of its hierarchy; resources are checked before anything is made; a container that could
+//! not be frozen runs; the cgroup that a container is made in has no process and does not stand still.
+//! Of cgroups-rs this uses the statistics of v1; see `limits` and `stats` for why not more.
+
+mod create;
+mod devices;
+mod dir;
+mod error;
+mod layout;
+mod limits;
+mod oom;
+mod path;
+mod processes;
+mod remove;
+pub mod stats;
 
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use dhow_sys::Errno;
 use oci_spec::runtime::LinuxResources;
 
-use crate::CgroupDriver;
+pub use create::{CgroupPlan, CgroupRequest};
+pub use error::CgroupError;
+pub use oom::OomWatch;
+pub use stats::Stats;
 
-/// What is known before anything is made.
-#[derive(Debug, Clone)]
-pub struct CgroupRequest<'a> {
-    /// `linux.cgroupsPath`; empty when there is none.
-    pub cgroups_path: &'a str,
-    /// The container's id.
-    pub id: &'a str,
-    /// Who makes the cgroup.
-    pub driver: CgroupDriver,
-    /// A cgroup that can't be made for want of permission is done without, as long as no limit asks for it.
-    pub rootless: bool,
-}
-
-/// Where a container's cgroup will be: found out once, before anything is made.
-#[derive(Debug, Clone)]
-pub struct CgroupPlan {}
+use dir::Dir;
+use error::Result;
+use limits::Settings;
 
 /// The cgroup of a container (on v1: one in each hierarchy), held by directory handles.
 #[derive(Debug)]
-pub struct Cgroup {}
+pub struct Cgroup {
+    members: Vec<Member>,
+    paths: BTreeMap<String, PathBuf>,
+}
+
+/// The container's cgroup in one hierarchy.
+#[derive(Debug)]
+struct Member {
+    /// As in [`layout::Hierarchy`]: the empty name is v2.
+    controllers: Vec<String>,
+    dir: Dir,
+}
 
 /// Whether the processes of a cgroup run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FreezerState {
     /// They run.
     Thawed,
-    /// They stand still.
+    /// They stand still, or are about to.
     Frozen,
 }
 
-/// What `events --stats` and `Task.Stats` report.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct Stats {}
-
-/// Tells of out-of-memory kills.
-#[derive(Debug)]
-pub struct OomWatch {}
-
-/// What can go wrong with a cgroup.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CgroupError {
-    /// To be refined.
-    #[error("cgroup: {0}")]
-    Other(String),
-}
-
-type Result<T> = std::result::Result<T, CgroupError>;
-
-impl CgroupPlan {
-    /// Decides where the cgroup goes. Reads the mount table and /proc/self/cgroup where it must; makes nothing.
-    ///
-    /// # Errors
-    /// A `cgroupsPath` of the wrong shape for the driver; no usable cgroup file system.
-    pub fn new(request: &CgroupRequest<'_>) -> Result<Self> {
-        let _ = request;
-        todo!()
-    }
-
-    /// Makes the cgroup with its limits and device filter. On failure what was made is removed again.
-    ///
-    /// # Errors
-    /// A limit that makes no sense, named by its field; a cgroup that exists and is not empty or is frozen;
-    /// what the kernel says.
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let _ = resources;
-        todo!()
-    }
-}
-
 impl Cgroup {
-    /// Opens the cgroup whose `paths()` were kept in state.json. Hierarchies that are gone are left out.
+    /// A container without cgroup: nothing can be asked of it, and nothing has to be removed.
+    pub fn none() -> Self {
+        Self::new(Vec::new())
+    }
+
+    fn new(members: Vec<Member>) -> Self {
+        let paths = members.iter().flat_map(|member| {
+            member.controllers.iter().map(|controller| (controller.clone(), member.dir.path().to_owned()))
+        });
+        Self { paths: paths.collect(), members }
+    }
+
+    /// Opens the cgroup whose [`Self::paths`] were kept in state.json. Hierarchies that are gone are left out.
     ///
     /// # Errors
     /// What the kernel says other than "no such directory".
     pub fn open(paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
-        let _ = paths;
-        todo!()
+        let mut members: Vec<Member> = Vec::new();
+        for (controller, path) in paths {
+            // Controllers that are mounted together.
+            if let Some(member) = members.iter_mut().find(|member| member.dir.path() == path) {
+                member.controllers.push(controller.clone());
+                continue;
+            }
+            match Dir::open(path) {
+                Ok(dir) => members.push(Member { controllers: vec![controller.clone()], dir }),
+                Err(Errno::ENOENT) => {}
+                Err(source) => return Err(CgroupError::File { verb: "open", path: path.clone(), source }),
+            }
+        }
+        // As when it was made: v2 beside v1 comes last.
+        members.sort_by_key(|member| member.controllers.iter().all(String::is_empty));
+        let cgroup = Self::new(members);
+        Ok(Self { paths: paths.clone(), ..cgroup })
     }
 
-    /// The paths by controller name for state.json; the empty name is the v2 hierarchy. Empty without a cgroup.
+    /// The cgroup that a process is in now, on pure v2. A container that has made cgroups of its own lets nobody into the one that
+    /// it was given; exec then joins the first process where that is.
+    ///
+    /// # Errors
+    /// The process is gone; v1.
+    pub fn of_process(pid: i32) -> Result<Self> {
+        let layout::Layout::Unified(hierarchy) = layout::Layout::detect()? else {
+            return Err(CgroupError::Without { what: "one hierarchy only" });
+        };
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .map_err(|source| CgroupError::Proc { path: "/proc/PID/cgroup", source })?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        let path = hierarchy.mount.join(path::clean(Path::new(own)));
+        Self::open(&BTreeMap::from([(String::new(), path)]))
+    }
+
+    /// The paths by controller for state.json; the empty name is the v2 hierarchy. Empty without a cgroup.
     pub fn paths(&self) -> &BTreeMap<String, PathBuf> {
-        todo!()
+        &self.paths
     }
 
-    /// A sub-cgroup that exists, for `exec --cgroup PATH`.
+    /// Whether there is none, or none any more.
+    pub fn is_none(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A cgroup below this one that exists, for `exec --cgroup PATH`. `..` does not lead out of the container's.
     ///
     /// # Errors
-    /// It does not exist.
+    /// It does not exist in one of the hierarchies.
     pub fn child(&self, path: &Path) -> Result<Self> {
-        let _ = path;
-        todo!()
+        let path = path::clean(path);
+        let open = |member: &Member| {
+            let dir = if path.as_os_str().is_empty() { Dir::open(member.dir.path()) } else { member.dir.child(&path) };
+            let dir = dir.map_err(|source| member.dir.error("open", &path.to_string_lossy(), source))?;
+            Ok(Member { controllers: member.controllers.clone(), dir })
+        };
+        Ok(Self::new(self.members.iter().map(open).collect::<Result<_>>()?))
     }
 
-    /// The directory for `clone3(CLONE_INTO_CGROUP)`: on pure v2 only, and then [`Self::attach`] is not needed.
-    /// The cgroup namespace has to be unshared by the child itself afterwards: at clone time the kernel
-    /// would take the parent's cgroup as its root.
+    /// The directory for `clone3(CLONE_INTO_CGROUP)`: on pure v2 only, and then [`Self::attach`] is not needed. The cgroup namespace
+    /// has to be unshared by the child itself afterwards: at clone time the kernel would take the parent's cgroup as its root.
     pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
-        todo!()
+        if self.is_v2() { self.members.first().map(|member| member.dir.as_fd()) } else { None }
     }
 
-    /// Moves a process into the cgroup, in all hierarchies back to back. Costs milliseconds (the kernel waits
-    /// for a grace period): call it once, right after clone, while the child does other work. The child must
-    /// not unshare its cgroup namespace or exec before this is done.
+    /// Changes the limits that are set in `resources` (`update`); what is absent and the devices are left alone. Of several limits
+    /// those before one that is refused are changed.
     ///
     /// # Errors
-    /// What the kernel says; `ESRCH` when the process is gone.
-    pub fn attach(&self, pid: i32) -> Result<()> {
-        let _ = pid;
-        todo!()
-    }
-
-    /// Changes the limits that are set in `resources` (`update`); devices are left alone.
-    ///
-    /// # Errors
-    /// A limit that makes no sense, named by its field; what the kernel says.
+    /// A limit that makes no sense, named by its field, before anything is changed; what the kernel says.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let _ = resources;
-        todo!()
+        let settings = if self.is_v2() { limits::v2::settings(resources) } else { limits::v1::settings(resources) };
+        self.write(&settings?)
     }
 
-    /// Stops all processes and returns when they stand still.
-    ///
-    /// # Errors
-    /// They did not stop in time (they run again then); what the kernel says.
-    pub fn freeze(&self) -> Result<()> {
-        todo!()
+    fn write(&self, settings: &Settings) -> Result<()> {
+        settings.apply(|controller| self.dir(controller))
     }
 
-    /// Lets the processes run again.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn thaw(&self) -> Result<()> {
-        todo!()
+    /// Whether it is in one hierarchy for all controllers.
+    fn is_v2(&self) -> bool {
+        matches!(self.members.as_slice(), [member] if member.controllers.iter().all(String::is_empty))
     }
 
-    /// Whether the processes run.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn freezer_state(&self) -> Result<FreezerState> {
-        todo!()
+    /// The directory that has a controller's files.
+    fn dir(&self, controller: &str) -> Option<&Dir> {
+        if self.is_v2() {
+            return self.members.first().map(|member| &member.dir);
+        }
+        let member = self.members.iter().find(|member| member.controllers.iter().any(|name| name == controller));
+        member.map(|member| &member.dir)
     }
 
-    /// Sends a signal to every process in the cgroup and below. SIGKILL reaches also those that are being
-    /// forked (`cgroup.kill`, or the freezer). No cgroup, no process: nothing happens.
-    ///
-    /// # Errors
-    /// What the kernel says other than that a process is gone.
-    pub fn kill_all(&self, signal: i32) -> Result<()> {
-        let _ = signal;
-        todo!()
-    }
-
-    /// The processes in the cgroup and below, in ascending order.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn pids(&self) -> Result<Vec<i32>> {
-        todo!()
-    }
-
-    /// What the container has used.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn stats(&self) -> Result<Stats> {
-        todo!()
-    }
-
-    /// How many processes the out-of-memory killer took.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn oom_kills(&self) -> Result<u64> {
-        todo!()
-    }
-
-    /// A descriptor that becomes readable when the cgroup runs out of memory.
-    ///
-    /// # Errors
-    /// No memory controller; what the kernel says.
-    pub fn watch_oom(&self) -> Result<OomWatch> {
-        todo!()
-    }
-
-    /// Kills what still runs and removes the cgroup with all below it, waiting a bounded time.
-    /// Removing what is gone already succeeds.
-    ///
-    /// # Errors
-    /// It is still populated when the time is over; what the kernel says.
-    pub fn remove(&self) -> Result<()> {
-        todo!()
+    /// The directory in the v2 hierarchy, pure or beside v1.
+    fn unified_dir(&self) -> Option<&Dir> {
+        self.dir("")
     }
 }
 
-impl OomWatch {
-    /// Becomes readable (POLLIN) at every event.
-    pub fn descriptor(&self) -> &OwnedFd {
-        todo!()
-    }
-
-    /// Takes the events that arrived; to be called when the descriptor is readable.
-    ///
-    /// # Errors
-    /// Those of read(2).
-    pub fn drain(&self) -> Result<()> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! Making a container's cgroup.
+
+use std::path::{Path, PathBuf};
+
+use dhow_sys::Errno;
+use oci_spec::runtime::LinuxResources;
+
+use super::devices::{DeviceRules, program};
+use super::dir::Dir;
+use super::error::{CgroupError, Result};
+use super::layout::{Hierarchy, Layout};
+use super::limits::{self, Settings};
+use super::path::CgroupPath;
+use super::{Cgroup, Member};
+use crate::CgroupDriver;
+
+/// What is known before anything is made.
+#[derive(Debug, Clone)]
+pub struct CgroupRequest<'a> {
+    /// `linux.cgroupsPath`; empty when there is none.
+    pub cgroups_path: &'a str,
+    /// The container's id.
+    pub id: &'a str,
+    /// Who makes the cgroup.
+    pub driver: CgroupDriver,
+    /// A cgroup that can't be made for want of permission is done without, as long as neither a path nor a limit asks for it.
+    pub rootless: bool,
+}
+
+/// Where a container's cgroup will be: found out once, before anything is made.
+#[derive(Debug, Clone)]
+pub struct CgroupPlan {
+    /// `None` for a container without cgroup.
+    place: Option<(Layout, CgroupPath)>,
+    /// Whether lack of permission is forgiven: rootless, and nobody asked for a certain place.
+    forgiving: bool,
+}
+
+impl CgroupPlan {
+    /// Decides where the cgroup goes. Makes nothing.
+    ///
+    /// # Errors
+    /// A `cgroupsPath` that the driver can't take; no usable cgroup file system.
+    pub fn new(request: &CgroupRequest<'_>) -> Result<Self> {
+        let forgiving = request.rootless && request.cgroups_path.is_empty();
+        match request.driver {
+            CgroupDriver::Disabled => return Ok(Self { place: None, forgiving }),
+            CgroupDriver::Cgroupfs => {}
+            // The seam for it: a unit's properties come from the same resources, and the cgroup that systemd makes is then
+            // opened as any other (`Cgroup::open`).
+            CgroupDriver::Systemd => return Err(CgroupError::SystemdDriver),
+        }
+        let path = CgroupPath::new(request.cgroups_path, request.id)?;
+        match Layout::detect() {
+            Ok(layout) => Ok(Self { place: Some((layout, path)), forgiving }),
+            Err(CgroupError::NotMounted) if forgiving => Ok(Self { place: None, forgiving }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks resources without making or changing anything.
+    ///
+    /// # Errors
+    /// The first field that makes no sense here.
+    pub fn check(&self, resources: &LinuxResources) -> Result<()> {
+        DeviceRules::new(resources.devices().as_deref().unwrap_or_default())?;
+        match &self.place {
+            None => Ok(()),
+            Some((Layout::Unified(_), _)) => limits::v2::settings(resources).map(drop),
+            Some((Layout::Legacy(_), _)) => limits::v1::settings(resources).map(drop),
+        }
+    }
+
+    /// Makes the cgroup with its limits and device filter. On failure what was made is removed again.
+    ///
+    /// # Errors
+    /// A limit that makes no sense, named by its field; a cgroup that exists and is not empty or is frozen; what the kernel
+    /// says.
+    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
+        let Some((layout, path)) = &self.place else { return Ok(Cgroup::none()) };
+        let none = LinuxResources::default();
+        let resources = resources.unwrap_or(&none);
+        let rules = DeviceRules::new(resources.devices().as_deref().unwrap_or_default())?;
+        let mut made = Made { members: Vec::new(), new: Vec::new() };
+        match layout {
+            Layout::Unified(hierarchy) => {
+                let settings = limits::v2::settings(resources)?;
+                self.make_v2(hierarchy, path, &mut made)?;
+                made.finish(|cgroup| {
+                    cgroup.write(&settings)?;
+                    cgroup.members.first().map_or(Ok(()), |member| self.filter_v2(&rules, &member.dir))
+                })
+            }
+            Layout::Legacy(hierarchies) => {
+                let settings = limits::v1::settings(resources)?;
+                for hierarchy in hierarchies {
+                    self.make_v1(hierarchy, path, &mut made)?;
+                }
+                made.finish(|cgroup| {
+                    cgroup.write(&settings)?;
+                    cgroup.dir("devices").map_or(Ok(()), |dir| self.filter_v1(&rules, dir))
+                })
+            }
+        }
+    }
+
+    fn make_v2(&self, hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<()> {
+        let target = path.within(hierarchy);
+        let Some(parent) = self.forgive(open_parent(&hierarchy.mount, &target, |_, _| Ok(())))? else { return Ok(()) };
+        enable_controllers(&hierarchy.mount, parent.path());
+        let Some((dir, new)) = self.forgive(make_leaf(&parent, &target))? else { return Ok(()) };
+        if !new {
+            refuse_populated(&dir)?;
+            if dir.read("cgroup.freeze").is_ok_and(|state| state.trim() == "1") {
+                return Err(CgroupError::Frozen { path: target });
+            }
+        }
+        made.add(hierarchy, dir, new);
+        Ok(())
+    }
+
+    fn make_v1(&self, hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<()> {
+        let target = path.within(hierarchy);
+        let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
+        // A cpuset that has no processors can't have processes.
+        let inherit = |parent: &Dir, child: &Dir| if has("cpuset") { inherit_cpuset(parent, child) } else { Ok(()) };
+        let Some(parent) = self.forgive(open_parent(&hierarchy.mount, &target, inherit))? else { return Ok(()) };
+        let Some((dir, new)) = self.forgive(make_leaf(&parent, &target))? else { return Ok(()) };
+        if !new {
+            refuse_populated(&dir)?;
+            if has("freezer") && dir.read("freezer.state").is_ok_and(|state| state.trim() != "THAWED") {
+                return Err(CgroupError::Frozen { path: target });
+            }
+        }
+        made.add(hierarchy, dir, new);
+        made.members.last().map_or(Ok(()), |member| inherit(&parent, &member.dir))
+    }
+
+    fn filter_v2(&self, rules: &DeviceRules, dir: &Dir) -> Result<()> {
+        match program::install(rules, dir) {
+            // Only the first user namespace may load programs. Without CAP_MKNOD there a container in another one can make
+            // no device to open.
+            Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn filter_v1(&self, rules: &DeviceRules, dir: &Dir) -> Result<()> {
+        match rules.install_v1(dir) {
+            Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Lack of permission becomes `None` where that is forgiven.
+    fn forgive<T>(&self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Err(CgroupError::File { source: Errno::EACCES | Errno::EPERM | Errno::EROFS, .. }) if self.forgiving => {
+                Ok(None)
+            }
+            result => result.map(Some),
+        }
+    }
+}
+
+/// What has been made; removed again unless it is finished.
+struct Made {
+    members: Vec<Member>,
+    new: Vec<PathBuf>,
+}
+
+impl Made {
+    fn add(&mut self, hierarchy: &Hierarchy, dir: Dir, new: bool) {
+        if new {
+            self.new.push(dir.path().to_owned());
+        }
+        self.members.push(Member { controllers: hierarchy.controllers.clone(), dir });
+    }
+
+    /// Does the rest, and keeps the cgroup when that succeeds.
+    fn finish(mut self, rest: impl FnOnce(&Cgroup) -> Result<()>) -> Result<Cgroup> {
+        let cgroup = Cgroup::new(std::mem::take(&mut self.members));
+        rest(&cgroup)?;
+        self.new.clear();
+        Ok(cgroup)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.new {
+            // Nothing runs in it yet; if it can't be removed there is nobody to tell.
+            std::fs::remove_dir(path).ok();
+        }
+    }
+}
+
+/// Opens the cgroup that the target lies in, and makes what is missing on the way; `prepare` gets each that was made, with the
+/// one it lies in.
+fn open_parent(mount: &Path, target: &Path, prepare: impl Fn(&Dir, &Dir) -> Result<()>) -> Result<Dir> {
+    let parent = target.parent().unwrap_or(mount);
+    let error = |verb, path: &Path, source| CgroupError::File { verb, path: path.to_owned(), source };
+    match Dir::open(parent) {
+        Ok(dir) => return Ok(dir),
+        Err(Errno::ENOENT) => {}
+        Err(source) => return Err(error("open", parent, source)),
+    }
+    let mut dir = Dir::open(mount).map_err(|source| error("open", mount, source))?;
+    for name in parent.strip_prefix(mount).unwrap_or(Path::new("")) {
+        let (child, new) =
+            dir.make_child(Path::new(name)).map_err(|source| error("make", &dir.path().join(name), source))?;
+        if new {
+            prepare(&dir, &child)?;
+        }
+        dir = child;
+    }
+    Ok(dir)
+}
+
+fn make_leaf(parent: &Dir, target: &Path) -> Result<(Dir, bool)> {
+    let name = target.file_name().map_or(Path::new("."), Path::new);
+    parent.make_child(name).map_err(|source| CgroupError::File { verb: "make", path: target.to_owned(), source })
+}
+
+fn refuse_populated(dir: &Dir) -> Result<()> {
+    let processes = dir.read_file("cgroup.procs")?.lines().count();
+    if processes == 0 { Ok(()) } else { Err(CgroupError::NotEmpty { path: dir.path().to_owned(), processes }) }
+}
+
+/// Gives a new cpuset the processors and memory nodes of the one it lies in.
+fn inherit_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = parent.read_file(file)?;
+        child.write_file(file, value.trim())?;
+    }
+    Ok(())
+}
+
+/// Lets the cgroups below `parent` have every controller that there is.
+///
+/// Where that is so already it costs two reads. Else each level from the root on gets what it lacks in one write, or one by one
+/// when the kernel refuses that (a cgroup with processes, a controller that is busy elsewhere). What can't be had is no error
+/// here: a limit that needs it will say so.
+fn enable_controllers(mount: &Path, parent: &Path) {
+    let Ok(root) = Dir::open(mount) else { return };
+    let Ok(available) = root.read("cgroup.controllers") else { return };
+    let lacking = |dir: &Dir| -> Vec<String> {
+        let enabled = dir.read("cgroup.subtree_control").unwrap_or_default();
+        let enabled: Vec<_> = enabled.split_whitespace().collect();
+        available.split_whitespace().filter(|name| !enabled.contains(name)).map(|name| format!("+{name}")).collect()
+    };
+    let Ok(last) = Dir::open(parent) else { return };
+    if available.trim().is_empty() || lacking(&last).is_empty() {
+        return;
+    }
+    let mut level = root;
+    let names: Vec<_> = parent.strip_prefix(mount).unwrap_or(Path::new("")).iter().collect();
+    for n in 0..=names.len() {
+        let lacking = lacking(&level);
+        if !lacking.is_empty() && level.write("cgroup.subtree_control", &lacking.join(" ")).is_err() {
+            for controller in lacking {
+                level.write("cgroup.subtree_control", &controller).ok();
+            }
+        }
+        match names.get(n).map(|name| level.child(Path::new(name))) {
+            Some(Ok(child)) => level = child,
+            _ => return,
+        }
+    }
+}
+
+/// Whether this process is in the user namespace that the kernel started with: only there ids map to themselves over all of
+/// their range.
+fn is_first_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}

@@ -1,0 +1,164 @@
+//! Which cgroup hierarchies this machine has, and where.
+//!
+//! Pure v2 is one statfs(2). On v1 the hierarchies are those of /proc/self/cgroup, looked for where every distribution
+//! mounts them (/sys/fs/cgroup/CONTROLLERS), and in the mount table only when one is not there.
+
+use std::path::{Path, PathBuf};
+
+use dhow_sys::Errno;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
+
+use super::error::{CgroupError, Result};
+
+/// Where cgroup file systems are mounted.
+pub(super) const MOUNT: &str = "/sys/fs/cgroup";
+
+/// The hierarchies that there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Only v2.
+    Unified(Hierarchy),
+    /// v1, with v2 beside it on most machines (then the last one, without controllers).
+    Legacy(Vec<Hierarchy>),
+}
+
+/// One hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// The controllers of a v1 hierarchy (or `name=…`); the empty name is v2's.
+    pub(super) controllers: Vec<String>,
+    /// Its root directory.
+    pub(super) mount: PathBuf,
+    /// The caller's own cgroup in it, as an absolute path below `mount`.
+    pub(super) own: PathBuf,
+}
+
+impl Layout {
+    /// Looks at this machine.
+    pub(super) fn detect() -> Result<Self> {
+        let mount = Path::new(MOUNT);
+        if is_type(mount, CGROUP2_SUPER_MAGIC) {
+            return Ok(Self::Unified(Hierarchy {
+                controllers: vec![String::new()],
+                mount: mount.to_owned(),
+                own: own_unified()?,
+            }));
+        }
+        let mut mountinfo = None;
+        let mut hierarchies = Vec::new();
+        for line in proc_file("/proc/self/cgroup")?.lines() {
+            let Some((controllers, own)) = parse_line(line) else { continue };
+            let Some(mount) = find(&controllers, &mut mountinfo)? else { continue };
+            hierarchies.push(Hierarchy { controllers, mount, own });
+        }
+        // The order of a create and of an attach: v2 last, as it is only there to be killed by.
+        hierarchies.sort_by_key(|hierarchy| hierarchy.is_unified());
+        if hierarchies.is_empty() { Err(CgroupError::NotMounted) } else { Ok(Self::Legacy(hierarchies)) }
+    }
+
+    /// All hierarchies.
+    pub(super) fn hierarchies(&self) -> &[Hierarchy] {
+        match self {
+            Self::Unified(hierarchy) => std::slice::from_ref(hierarchy),
+            Self::Legacy(hierarchies) => hierarchies,
+        }
+    }
+}
+
+impl Hierarchy {
+    /// Whether it is v2.
+    pub(super) fn is_unified(&self) -> bool {
+        self.controllers.iter().all(String::is_empty)
+    }
+}
+
+/// The caller's cgroup on v2, which only relative paths need.
+fn own_unified() -> Result<PathBuf> {
+    let text = proc_file("/proc/self/cgroup")?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).map_or_else(|| "/".into(), PathBuf::from))
+}
+
+/// `3:cpu,cpuacct:/user.slice` → the controllers and the path.
+fn parse_line(line: &str) -> Option<(Vec<String>, PathBuf)> {
+    let mut fields = line.splitn(3, ':');
+    let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+    Some((controllers.split(',').map(str::to_owned).collect(), PathBuf::from(path)))
+}
+
+fn find(controllers: &[String], mountinfo: &mut Option<String>) -> Result<Option<PathBuf>> {
+    let unified = controllers.iter().all(String::is_empty);
+    let magic = if unified { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
+    let joined = if unified { "unified".to_owned() } else { controllers.join(",") };
+    let usual = Path::new(MOUNT).join(joined.strip_prefix("name=").unwrap_or(&joined));
+    if is_type(&usual, magic) {
+        return Ok(Some(usual));
+    }
+    let text = match mountinfo {
+        Some(text) => text,
+        None => mountinfo.insert(proc_file("/proc/self/mountinfo")?),
+    };
+    Ok(text.lines().find_map(|line| mounted_at(line, controllers, unified)))
+}
+
+/// The mount point of a line of mountinfo, when it is this hierarchy's.
+fn mounted_at(line: &str, controllers: &[String], unified: bool) -> Option<PathBuf> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut back = back.split(' ');
+    let (kind, options) = (back.next()?, back.nth(1)?);
+    let matches = match kind {
+        "cgroup2" => unified,
+        "cgroup" => {
+            !unified && controllers.iter().all(|controller| options.split(',').any(|option| option == controller))
+        }
+        _ => false,
+    };
+    // Spaces in a mount point are escaped; nobody mounts a cgroup at such a place.
+    matches.then(|| front.split(' ').nth(4).map(PathBuf::from)).flatten()
+}
+
+fn is_type(path: &Path, magic: FsType) -> bool {
+    match statfs(path) {
+        Ok(stat) => stat.filesystem_type() == magic,
+        Err(Errno::ENOENT) | Err(_) => false,
+    }
+}
+
+fn proc_file(path: &'static str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| CgroupError::Proc { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_self_cgroup() {
+        let parse =
+            |line| parse_line(line).map(|(controllers, path)| (controllers.join("+"), path.display().to_string()));
+        for (line, expected) in [
+            ("12:cpu,cpuacct:/a:b", Some(("cpu+cpuacct", "/a:b"))),
+            ("1:name=systemd:/", Some(("name=systemd", "/"))),
+            ("0::/user.slice", Some(("", "/user.slice"))),
+            ("nonsense", None),
+        ] {
+            assert_eq!(parse(line), expected.map(|(c, p)| (c.to_owned(), p.to_owned())), "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_of_mountinfo() {
+        let line = "35 24 0:30 / /cg/cpu rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(mounted_at(line, &names(&["cpu", "cpuacct"]), false), Some("/cg/cpu".into()));
+        assert_eq!(mounted_at(line, &names(&["memory"]), false), None);
+        let line = "36 24 0:31 / /cg/unified rw - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(mounted_at(line, &names(&[""]), true), Some("/cg/unified".into()));
+        assert_eq!(mounted_at(line, &names(&["cpu"]), false), None);
+    }
+
+    #[test]
+    fn this_machine_has_cgroups() {
+        let layout = Layout::detect().unwrap();
+        assert!(layout.hierarchies().iter().all(|hierarchy| hierarchy.mount.starts_with(MOUNT)), "{layout:?}");
+    }
+}

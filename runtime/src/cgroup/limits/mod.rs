@@ -1,0 +1,164 @@
+//! `linux.resources`, as values for the kernel's files.
+//!
+//! [`v1`] and [`v2`] turn the resources into one list of [`Setting`]s, without touching anything: a value that makes no sense
+//! is found before anything is made, and the whole translation is tested without a kernel. [`apply`] then writes the list,
+//! each value with one open, write and close below a directory handle.
+//!
+//! The files are written by us and not with cgroups-rs, which takes as many system calls for what it does but writes what it
+//! can't know to be wanted (`memory.swap.max` without `swap`), drops what it does not know (burst, idle, rsvd, unified, a
+//! limit that is lifted), swallows errors, and can't say which field was refused.
+
+pub(super) mod v1;
+pub(super) mod v2;
+mod values;
+
+use std::borrow::Cow;
+
+use dhow_sys::Errno;
+
+use super::dir::Dir;
+use super::error::{CgroupError, Result};
+
+/// One field of the resources, and what to write for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// In dotted notation, for errors.
+    field: Cow<'static, str>,
+    /// File and value. Of several, the first whose file exists.
+    choices: Vec<(Cow<'static, str>, Value)>,
+    /// What to do when no such file exists.
+    missing: Missing,
+}
+
+/// What a file gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// This.
+    Text(String),
+    /// This CPU period beside the quota that is there (`cpu.max` has both).
+    PeriodBesideQuota(u64),
+}
+
+/// What the absence of a file means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The limit can't be had.
+    Error,
+    /// The kernel has no such limit, so there is nothing to lift, or what the file adds was not asked for.
+    Ignore,
+}
+
+/// All that the resources ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    list: Vec<Setting>,
+    /// Refuse all of it when more memory than this is in use (`checkBeforeUpdate`).
+    usage_below: Option<u64>,
+}
+
+impl Settings {
+    fn add(&mut self, field: impl Into<Cow<'static, str>>, file: impl Into<Cow<'static, str>>, value: impl ToString) {
+        self.push(field, vec![(file.into(), Value::Text(value.to_string()))], Missing::Error);
+    }
+
+    fn add_optional(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        file: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+    ) {
+        self.push(field, vec![(file.into(), Value::Text(value.to_string()))], Missing::Ignore);
+    }
+
+    fn push(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        choices: Vec<(Cow<'static, str>, Value)>,
+        missing: Missing,
+    ) {
+        self.list.push(Setting { field: field.into(), choices, missing });
+    }
+
+    #[cfg(test)]
+    fn lines(&self) -> Vec<String> {
+        let line = |setting: &Setting| {
+            let choices: Vec<_> =
+                setting.choices.iter().map(|(file, value)| format!("{file}={}", value.text())).collect();
+            choices.join("|")
+        };
+        self.list.iter().map(line).collect()
+    }
+
+    /// Writes all of it; `dir` gives the directory that has a controller's files.
+    ///
+    /// Two limits of one controller can depend on each other (a memory limit has to be below that with swap, a quota above
+    /// its burst), in either order. So what the kernel finds invalid is tried once more after the rest.
+    pub(super) fn apply<'d>(&self, dir: impl Fn(&str) -> Option<&'d Dir>) -> Result<()> {
+        if let (Some(limit), Some(usage)) =
+            (self.usage_below, dir("memory").and_then(|dir| dir.number("memory.current")))
+            && usage > limit
+        {
+            return Err(CgroupError::LimitBelowUsage { limit, usage });
+        }
+        let mut later = Vec::new();
+        for setting in &self.list {
+            match setting.write(&dir) {
+                Err(CgroupError::Limit { source: Errno::EINVAL, .. }) => later.push(setting),
+                result => result?,
+            }
+        }
+        later.into_iter().try_for_each(|setting| setting.write(&dir))
+    }
+}
+
+impl Setting {
+    fn write<'d>(&self, dir: &impl Fn(&str) -> Option<&'d Dir>) -> Result<()> {
+        let mut last = None;
+        for (file, value) in &self.choices {
+            let controller = file.split_once('.').map_or(&**file, |(controller, _)| controller);
+            let Some(dir) = dir(controller) else {
+                last = Some(CgroupError::NoController {
+                    field: self.field.to_string(),
+                    controller: controller.to_owned(),
+                });
+                continue;
+            };
+            let text = value.resolve(dir, file);
+            match dir.write(file, &text) {
+                Ok(()) => return Ok(()),
+                Err(source) => {
+                    let (field, path) = (self.field.to_string(), dir.path().join(&**file));
+                    let error = CgroupError::Limit { field, path, value: text, source };
+                    if source != Errno::ENOENT {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        match (last, self.missing) {
+            (Some(error), Missing::Error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Value {
+    fn resolve(&self, dir: &Dir, file: &str) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::PeriodBesideQuota(period) => {
+                let current = dir.read(file).unwrap_or_default();
+                format!("{} {period}", current.split_whitespace().next().unwrap_or("max"))
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::PeriodBesideQuota(period) => format!("? {period}"),
+        }
+    }
+}
