@@ -143,6 +143,12 @@ pub(crate) fn stats(runtime: &Runtime, id: &str) -> Result<Stats> {
     Ok(Cgroup::open(&state.cgroup_paths)?.stats()?)
 }
 
+/// See [`Runtime::oom_kills`].
+pub(crate) fn oom_kills(runtime: &Runtime, id: &str) -> Result<u64> {
+    let state = State::load(runtime.root(), id)?;
+    Ok(Cgroup::open(&state.cgroup_paths)?.oom_kills()?)
+}
+
 /// See [`Runtime::update`].
 pub(crate) fn update(runtime: &Runtime, id: &str, resources: &LinuxResources) -> Result<()> {
     let mut state = State::load(runtime.root(), id)?;

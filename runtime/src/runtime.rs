@@ -176,6 +176,14 @@ impl Runtime {
         control::stats(self, id)
     }
 
+    /// How many of its processes the out-of-memory killer took.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Cgroup`].
+    pub fn oom_kills(&self, id: &str) -> Result<u64> {
+        control::oom_kills(self, id)
+    }
+
     /// Changes its limits; what is absent stays as it is.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! shim: a few hundred KiB that a whole container hangs on.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ pub(crate) fn watch(shim: &Arc<Shim>) {
     let Some(Ok(watch)) = cgroup(&root, &shim.id).map(|cgroup| cgroup.watch_oom()) else { return };
     let shim = Arc::downgrade(shim);
     tokio::spawn(async move {
-        let Ok(descriptor) = watch.descriptor().try_clone() else { return };
+        let Ok(descriptor) = watch.as_fd().try_clone_to_owned() else { return };
         let Ok(descriptor) = watched(descriptor) else { return };
         loop {
             let Ok(mut ready) = descriptor.readable().await else { return };

@@ -9,7 +9,7 @@ use super::devices::{DeviceRules, program};
 use super::dir::Dir;
 use super::error::{CgroupError, Result};
 use super::layout::{Hierarchy, Layout};
-use super::limits::{self, Settings};
+use super::limits;
 use super::path::CgroupPath;
 use super::{Cgroup, Member};
 use crate::CgroupDriver;

@@ -6,6 +6,7 @@
 
 mod args;
 mod create;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -53,9 +54,10 @@ pub(crate) struct Command {
     run: fn(&Context, &Parsed) -> Result<u8, Failure>,
 }
 
-const COMMANDS: [Command; 15] = [
+const COMMANDS: [Command; 16] = [
     create::CREATE,
     lifecycle::DELETE,
+    events::COMMAND,
     exec::COMMAND,
     features::COMMAND,
     lifecycle::KILL,
