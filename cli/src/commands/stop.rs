@@ -77,6 +77,8 @@ pub(crate) fn stop(ctx: &Context, container: &Container, how: &How) -> Result<()
         send(&services, container, libc::SIGKILL)?;
         wait(&services, container, None)?;
     }
+    // A shim stays for as long as somebody is connected to it.
+    drop(services);
     remove::await_shim(ctx, container.id())
 }
 
