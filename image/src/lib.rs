@@ -8,6 +8,7 @@
 //! again, but its blob is fetched if the store lacks it: only so can any image be pushed, saved or copied by others.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod auth;
 mod cancel;
 pub mod commit;

@@ -1,6 +1,6 @@
 //! Turning a container's writable layer into an image.
 
-mod change;
+pub(crate) mod change;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -115,24 +115,30 @@ pub(crate) fn save(
     layers: Vec<Descriptor>,
     reference: Option<&Reference>,
 ) -> Result<Committed, Error> {
-    let json = |what: &str, value: serde_json::Result<Vec<u8>>| {
-        value.map_err(|source| Error::Parse { what: what.to_owned(), source })
-    };
-    let bytes = json("the new configuration", serde_json::to_vec(config))?;
+    let bytes =
+        serde_json::to_vec(config).map_err(|source| Error::Parse { what: "the new configuration".into(), source })?;
     let id = store.write_blob(&bytes)?;
+    let config = Descriptor::new(media_type::OCI_CONFIG, id.clone(), bytes.len() as u64);
+    let descriptor = write_manifest(store, config, layers)?;
+    let digest = descriptor.digest.clone();
+    store.put_entry(Entry::new(descriptor, reference.cloned(), Vec::new()))?;
+    Ok(Committed { id, manifest: digest })
+}
+
+/// Stores an OCI manifest.
+pub(crate) fn write_manifest(store: &Store, config: Descriptor, layers: Vec<Descriptor>) -> Result<Descriptor, Error> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-        config: Descriptor::new(media_type::OCI_CONFIG, id.clone(), bytes.len() as u64),
+        config,
         layers,
         annotations: None,
         extra: serde_json::Map::new(),
     };
-    let bytes = json("the new manifest", serde_json::to_vec(&manifest))?;
+    let bytes =
+        serde_json::to_vec(&manifest).map_err(|source| Error::Parse { what: "the new manifest".into(), source })?;
     let digest = store.write_blob(&bytes)?;
-    let descriptor = Descriptor::new(media_type::OCI_MANIFEST, digest.clone(), bytes.len() as u64);
-    store.put_entry(Entry::new(descriptor, reference.cloned(), Vec::new()))?;
-    Ok(Committed { id, manifest: digest })
+    Ok(Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64))
 }
 
 /// A layer that was written.

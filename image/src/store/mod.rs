@@ -26,7 +26,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use blobs::{MAX_DOCUMENT, Partial};
-pub(crate) use index::Entry;
+pub(crate) use index::{Entry, REF_NAME};
 pub(crate) use lock::Lock;
 
 use crate::config::ImageConfig;

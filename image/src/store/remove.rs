@@ -78,7 +78,20 @@ impl Store {
     /// # Errors
     /// [`Error::File`].
     pub fn gc(&self) -> Result<Vec<Digest>, Error> {
-        let _lock = Lock::acquire(&self.root.join("lock"), Mode::Exclusive, &Cancel::new())?;
+        let lock = Lock::acquire(&self.root.join("lock"), Mode::Exclusive, &Cancel::new())?;
+        self.collect(&lock)
+    }
+
+    /// As [`Store::gc`], but does nothing while others add images.
+    pub(crate) fn try_gc(&self) -> Result<(), Error> {
+        match Lock::try_acquire(&self.root.join("lock"), Mode::Exclusive)? {
+            Some(lock) => self.collect(&lock).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// `_lock`: the exclusive lock, which says that nobody adds blobs.
+    fn collect(&self, _lock: &Lock) -> Result<Vec<Digest>, Error> {
         let live = self.live()?;
         let mut deleted = Vec::new();
         for algorithm in ["sha256", "sha512"] {
