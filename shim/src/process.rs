@@ -118,20 +118,31 @@ pub(crate) async fn until_ended(process: &Watched) -> Ended {
         match pidfd::reap(process.get_ref().as_fd(), false) {
             Ok(Some(exit)) => return Ended::now(Some(exit)),
             Ok(None) => ready.clear_ready(),
-            // Adopted: somebody else is its parent. Since Linux 6.15 a pidfd remembers the end all the same, but only
-            // from the moment that the parent has reaped it, which may be after this one.
             Err(_not_our_child) => return Ended::now(foreign_exit(process).await),
         }
     }
 }
 
+/// How an adopted process ended, which has another parent. /proc tells it until that one has reaped it, and the pidfd
+/// from then on (Linux 6.15).
 async fn foreign_exit(process: &Watched) -> Option<Exit> {
     for _ in 0..50 {
         match pidfd::info(process.get_ref().as_fd()) {
             Ok(pidfd::Info { exit: Some(exit), .. }) => return Some(exit),
-            Ok(_not_reaped_yet) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            Ok(pidfd::Info { pid, .. }) => match zombie_exit(pid) {
+                Some(exit) => return Some(exit),
+                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            },
             Err(_unknown) => return None,
         }
     }
     None
+}
+
+/// The last field of a zombie's /proc/PID/stat is its wait status (proc_pid_stat(5)).
+fn zombie_exit(pid: i32) -> Option<Exit> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.get(stat.rfind(')')? + 2..)?;
+    let status = fields.trim_end().rsplit(' ').next()?.parse().ok()?;
+    fields.starts_with('Z').then(|| Exit::from_wait_status(status))
 }

@@ -31,6 +31,12 @@ const TASK_V2: &str = "containerd.task.v2.Task";
 /// A container that nobody starts, with nobody connected, is given up after this.
 const ABANDONED: Duration = Duration::from_secs(30);
 
+/// A shim that nobody has asked for a container, with nobody connected, ends after this.
+const UNUSED: Duration = Duration::from_secs(2);
+
+/// How long the socket is quiet before the end.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// How long callers that are still connected when all is done hold up the end.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -128,15 +134,17 @@ async fn abandoned(shim: &Shim, serving: &Serving) {
         return std::future::pending().await;
     }
     loop {
-        serving.quiet_for(ABANDONED).await;
-        let waits = match &shim.lock().container {
-            None => true,
-            Some(container) => matches!(container.init.stage, Stage::Created),
+        let created = shim.lock().container.as_ref().map(|container| matches!(container.init.stage, Stage::Created));
+        let (patience, waits) = match created {
+            None => (UNUSED, true),
+            Some(waits) => (ABANDONED, waits),
         };
-        if waits && serving.connections() == 0 {
+        serving.quiet_for(patience).await;
+        let still = shim.lock().container.as_ref().map(|container| matches!(container.init.stage, Stage::Created));
+        if waits && still == created && serving.connections() == 0 {
             return;
         }
-        tokio::time::sleep(ABANDONED).await;
+        tokio::time::sleep(patience).await;
     }
 }
 
@@ -174,4 +182,6 @@ async fn leave(shim: &Shim, serving: &Serving) {
     if let Err(error) = std::fs::remove_dir_all(own.dir.path()) {
         log::warn!("remove {}: {error}", own.dir.path().display());
     }
+    // Nobody can connect any more; whoever just has is answered.
+    serving.quiet_for(QUIET).await;
 }

@@ -1,0 +1,126 @@
+//! The shim is killed: the container runs on, and the next shim goes on with it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may, as tests may")]
+
+mod common;
+
+use common::Container;
+use dhow_api::attach::End;
+use dhow_api::documents::Stdin;
+use dhow_api::task;
+
+#[test]
+fn a_container_outlives_its_shim() {
+    // It writes more than a pipe holds while nobody reads, and nothing of it is lost or broken.
+    let container = Container::sh("echo up; while [ ! -e /tmp/go ]; do sleep 0.01; done; seq 1 30000; exit 6").run();
+    container.wait_for_log("up");
+    let (pid, shim) = (container.state().pid, container.shim_pid());
+    container.exec("go", "touch /tmp/go", false).unwrap();
+    container.start_exec("go").unwrap();
+    assert_eq!(container.wait_for("go"), 0);
+    container.kill_shim();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the container died with its shim");
+    // Any call starts the next shim.
+    assert_eq!(container.state().pid, pid);
+    assert_ne!(container.shim_pid(), shim);
+    assert_eq!(container.wait(), 6);
+    let expected: String = (1..=30_000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(container.log("stdout"), format!("up\n{expected}"));
+    let record = container.exit_record();
+    assert_eq!((record.exit_code, record.error), (6, None));
+    assert!(record.started_at.is_some());
+    container.assert_gone();
+}
+
+#[test]
+fn an_adopted_container_can_be_killed_and_exec_ed_in() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    container.kill_shim();
+    assert_eq!(container.state().status.unwrap(), task::Status::RUNNING);
+    container.exec("x", "exit 9", false).unwrap();
+    container.start_exec("x").unwrap();
+    assert_eq!(container.wait_for("x"), 9);
+    container.kill_shim();
+    container.kill(libc::SIGKILL).unwrap();
+    assert_eq!(container.wait(), 137);
+    container.assert_gone();
+}
+
+#[test]
+fn a_container_that_ends_without_a_shim_is_concluded() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let pid = container.state().pid;
+    container.kill_shim();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    container.until(
+        || dhow_sys::process::stat(pid.cast_signed()).is_none_or(|stat| stat.is_dead()),
+        "the container does not end",
+    );
+    // The next shim finds it and cleans up; who asks meanwhile is told that there is no container.
+    let request = task::StateRequest { id: container.id.clone(), ..Default::default() };
+    assert!(container.task.state(&request).is_err());
+    container.until(|| container.bundle().exit().exists(), "no exit.json");
+    let record = container.exit_record();
+    assert_eq!(record.exit_code, 255);
+    assert!(record.error.is_some());
+    container.assert_gone();
+}
+
+#[test]
+fn a_terminal_survives_the_shim() {
+    let container = Container::new(&["sh"]).terminal().config(|config| config.stdin = Stdin::Open).create();
+    let mut client = container.attach("");
+    container.start();
+    client.send(b"x=kept; echo $x up\n");
+    client.until("kept up");
+    container.kill_shim();
+    let mut client = container.attach("");
+    client.send(b"echo again $x; exit 4\n");
+    client.until("again kept");
+    assert_eq!(client.rest().2, Some(End::Exited));
+    assert_eq!(container.wait(), 4);
+    container.assert_gone();
+}
+
+#[test]
+fn stdin_survives_the_shim_and_still_ends() {
+    let container = Container::new(&["cat"]).config(|config| config.stdin = Stdin::Open).run();
+    let mut client = container.attach("");
+    client.send(b"one\n");
+    client.until("one");
+    container.kill_shim();
+    let mut client = container.attach("");
+    client.send(b"two\n");
+    client.until("two");
+    client.end_stdin();
+    assert_eq!(client.rest().2, Some(End::Exited));
+    assert_eq!(container.wait(), 0);
+    assert_eq!(container.log("stdout"), "one\ntwo\n");
+    container.assert_gone();
+}
+
+#[test]
+fn a_created_container_is_started_by_the_next_shim() {
+    let container = Container::sh("echo started; exit 2").create();
+    container.kill_shim();
+    container.start();
+    assert_eq!(container.wait(), 2);
+    assert_eq!(container.log("stdout"), "started\n");
+    container.assert_gone();
+}
+
+#[test]
+fn shims_killed_over_and_over() {
+    let container = Container::sh("i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.005; done; exit 8").run();
+    for _ in 0..8 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(container.state().status.unwrap(), task::Status::RUNNING);
+        container.kill_shim();
+    }
+    assert_eq!(container.wait(), 8);
+    // A chunk that the dead shim had read and not yet written is lost; nothing is torn or out of order.
+    let numbers: Vec<u32> = container.log("stdout").lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.is_sorted());
+    assert!(numbers.len() > 250, "{}", numbers.len());
+    container.assert_gone();
+}
