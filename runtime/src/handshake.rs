@@ -123,8 +123,13 @@ impl Channel {
         Self(socket)
     }
 
+    /// Sends a message. That the other side is gone is no error here: what it said last is still to be received, and
+    /// tells more than a broken pipe.
     pub(crate) fn send(&self, message: &Message) -> Result<(), Errno> {
-        fd::send(self.0.as_fd(), &message.encode(), &[])
+        match fd::send(self.0.as_fd(), &message.encode(), &[]) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            other => other,
+        }
     }
 
     pub(crate) fn send_with(&self, message: &Message, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -135,8 +140,8 @@ impl Channel {
     pub(crate) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
         let mut buffer = [0; LONGEST];
         let (n, mut fds) = match fd::receive(self.0.as_fd(), &mut buffer) {
-            // The other side died with something of ours unread.
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // The other side ended with something of ours unread. The kernel says so once, in front of what it sent before.
+            Err(Errno::ECONNRESET) => fd::receive(self.0.as_fd(), &mut buffer)?,
             other => other?,
         };
         if n == 0 {
