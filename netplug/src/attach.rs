@@ -4,13 +4,13 @@
 //! without the lock   namespace made, loopback up, held by a descriptor only
 //! under the lock     bridge up, if it is not          1 request to look
 //!                    address leased, ports claimed    symbolic links
+//!                    files written
 //!                    <id>.pending written             from here on a crash is undone by whoever comes next
 //!                    namespace pinned                 1 mount
 //!                    veth pair, both ends in place    1 datagram
 //!                    address, default route, up       2 datagrams in the container's namespace
 //!                    both ends settled                1 datagram
 //!                    firewall                         1 transaction, or 1 question when no port is published
-//!                    files written
 //!                    <id>.pending renamed to <id>.json
 //! ```
 
@@ -60,6 +60,7 @@ impl Session<'_> {
             self.detach(container)?;
         }
         let mut record = Attachment::new(request);
+        record.netns = namespace.is_some().then(|| self.namespaces.path_of(container.as_str()));
         let outcome = match (&request.mode, namespace) {
             (Mode::Network(name), Some(namespace)) => {
                 let name = name.as_str().to_owned();
@@ -91,8 +92,12 @@ impl Session<'_> {
         let (network, bridge) = self.bring_up(network)?;
         record.mode = Mode::Network(network.name.clone());
         self.claim(&network, request, record)?;
+        if let Some(files) = &request.files {
+            let gateway = network.subnets.first().map(|subnet| subnet.gateway);
+            record.dns = files.write(View::Own { address: record.address(), gateway })?;
+        }
         self.begin(record)?;
-        record.netns = Some(self.namespaces.pin(record.container.as_str(), &namespace)?);
+        self.namespaces.pin(record.container.as_str(), &namespace)?;
         self.connect(&network, &bridge, record, namespace)?;
         self.publish(record, &network)?;
         if record.ports.iter().any(Port::covers_loopback) {
@@ -101,12 +106,7 @@ impl Session<'_> {
         if !network.internal {
             sysctl::enable_forwarding()?;
         }
-        self.forget_streams(record)?;
-        if let Some(files) = &request.files {
-            let gateway = network.subnets.first().map(|subnet| subnet.gateway);
-            record.dns = files.write(View::Own { address: record.address(), gateway })?;
-        }
-        Ok(())
+        self.forget_streams(record)
     }
 
     fn attach_to_nothing(
@@ -115,20 +115,18 @@ impl Session<'_> {
         record: &mut Attachment,
         namespace: &Namespace,
     ) -> Result<()> {
-        self.begin(record)?;
-        record.netns = Some(self.namespaces.pin(record.container.as_str(), namespace)?);
         if let Some(files) = &request.files {
             record.dns = files.write(View::Own { address: None, gateway: None })?;
         }
-        Ok(())
+        self.begin(record)?;
+        self.namespaces.pin(record.container.as_str(), namespace)
     }
 
     fn attach_to_host(&mut self, request: &AttachRequest, record: &mut Attachment) -> Result<()> {
-        self.begin(record)?;
         if let Some(files) = &request.files {
             record.dns = files.write(View::Host)?;
         }
-        Ok(())
+        self.begin(record)
     }
 
     fn attach_to_container(
@@ -146,19 +144,19 @@ impl Session<'_> {
             _ => other.clone(),
         };
         record.mode = Mode::Container(owner.clone());
-        self.begin(record)?;
-        store::replace(&attachment::shared_path(self.store, owner.as_str()), b"", 0o600)?;
         record.netns.clone_from(&target.netns);
         record.interfaces.clone_from(&target.interfaces);
         record.dns.clone_from(&target.dns);
         match (&request.files, &target.files_dir) {
-            (Some(files), Some(directory)) => files.copy(directory),
+            (Some(files), Some(directory)) => files.copy(directory)?,
             (Some(files), None) => {
                 let gateway = target.interfaces.first().and_then(|interface| interface.gateways.first().copied());
-                files.write(View::Own { address: target.address(), gateway }).map(|dns| record.dns = dns)
+                record.dns = files.write(View::Own { address: target.address(), gateway })?;
             }
-            (None, _) => Ok(()),
+            (None, _) => {}
         }
+        self.begin(record)?;
+        store::replace(&attachment::shared_path(self.store, owner.as_str()), b"", 0o600)
     }
 
     /// The network with its bridge up.
@@ -278,14 +276,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Records what is about to be made.
+    /// Records what is about to be made: the whole of it.
     fn begin(&self, record: &Attachment) -> Result<()> {
         store::write(&attachment::pending_path(self.store, record.container.as_str()), record)
     }
 
     /// Records that it has been made.
     fn finish(&self, record: &Attachment) -> Result<()> {
-        self.begin(record)?;
         let pending = attachment::pending_path(self.store, record.container.as_str());
         let finished = attachment::path(self.store, record.container.as_str());
         fs::rename(&pending, finished).map_err(file("rename", pending))

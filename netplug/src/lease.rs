@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, file, invalid};
 use crate::names::{ContainerId, NetworkName};
 use crate::network::Subnet;
 use crate::port::{Port, Transport, probe};
@@ -36,7 +36,9 @@ pub(crate) fn lease(
     for offset in (start..=last).chain(first..start).filter(|offset| *offset != gateway) {
         let address = subnet.prefix.nth(offset);
         if claim(&directory.join(address.to_string()), owner.as_str())?.is_none() {
-            store::replace(&directory.join(LAST), address.to_string().as_bytes(), 0o600)?;
+            // Only a hint where to begin: one that is cut off, or lost, costs a longer search.
+            let last = directory.join(LAST);
+            std::fs::write(&last, address.to_string()).map_err(file("write", last))?;
             return Ok(address);
         }
     }

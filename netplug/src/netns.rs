@@ -80,13 +80,12 @@ impl Directory {
     }
 
     /// Binds a namespace to the container's path. What was half made before has to be unpinned first.
-    pub(crate) fn pin(&self, container: &str, namespace: &Namespace) -> Result<PathBuf> {
+    pub(crate) fn pin(&self, container: &str, namespace: &Namespace) -> Result<()> {
         self.prepare()?;
         let target = self.path_of(container);
         OpenOptions::new().write(true).create(true).truncate(false).open(&target).map_err(file("create", &target))?;
         let source = format!("/proc/self/fd/{}", namespace.handle.as_raw_fd());
-        mount(Some(source.as_str()), &target, NOTHING, MsFlags::MS_BIND, NOTHING).map_err(failed("mount", &target))?;
-        Ok(target)
+        mount(Some(source.as_str()), &target, NOTHING, MsFlags::MS_BIND, NOTHING).map_err(failed("mount", &target))
     }
 
     /// Takes the path away again, whatever of it is there.
