@@ -138,7 +138,8 @@ impl Unfinished {
         if !unified {
             // Writing a v1 hierarchy costs milliseconds: the child mounts meanwhile.
             let cgroup = cgroup_plan.create(plan.resources.as_ref())?;
-            self.cgroup.insert(cgroup).attach(pid)?;
+            let attached = self.cgroup.insert(cgroup).attach(pid);
+            attached.map_err(|e| self.reason(&handshake).unwrap_or(e.into()))?;
         }
         handshake.oom_score()?;
         ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the container's process its pid"))?;
@@ -212,6 +213,19 @@ impl Unfinished {
             write_pid(file, self.child.as_ref().map_or(0, |c| c.pid))?;
         }
         Ok(None)
+    }
+
+    /// Why the process is gone, if it has told: that explains better what could not be done to it.
+    fn reason(&self, handshake: &Handshake<'_>) -> Option<Error> {
+        let child = self.child.as_ref()?;
+        pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL).ok();
+        loop {
+            match handshake.channel.receive() {
+                Ok(Some((Message::Failed(f), _))) => return Some(Error::Child { text: f.text, kind: f.kind }),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
     }
 
     /// Writes the second and last state.

@@ -123,10 +123,9 @@ impl Channel {
         Self(socket)
     }
 
-    /// Sends a message. That the other side is gone is no error here: what it said last is still to be received, and
-    /// tells more than a broken pipe.
     pub(crate) fn send(&self, message: &Message) -> Result<(), Errno> {
         match fd::send(self.0.as_fd(), &message.encode(), &[]) {
+            // The other side is gone; why it went is still to be read.
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             other => other,
         }
@@ -140,7 +139,7 @@ impl Channel {
     pub(crate) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
         let mut buffer = [0; LONGEST];
         let (n, mut fds) = match fd::receive(self.0.as_fd(), &mut buffer) {
-            // The other side ended with something of ours unread. The kernel says so once, in front of what it sent before.
+            // The other side has gone with something of ours unread, which is told once and before what it had sent.
             Err(Errno::ECONNRESET) => fd::receive(self.0.as_fd(), &mut buffer)?,
             other => other?,
         };
@@ -183,7 +182,12 @@ mod tests {
         }
         a.send(&Message::Failed(Failure::new("x".repeat(100_000)))).unwrap();
         assert!(matches!(b.receive().unwrap().unwrap().0, Message::Failed(_)));
+        // What was sent before the end arrives, also when the sender left something unread.
+        b.send(&Message::Mapped).unwrap();
+        a.send(&Message::Ready).unwrap();
         drop(a);
+        assert_eq!(b.receive().unwrap().unwrap().0, Message::Ready);
+        b.send(&Message::Mapped).unwrap();
         assert!(b.receive().unwrap().is_none());
         assert_eq!(Message::decode(&[77]), None);
         assert_eq!(Message::decode(&[3, 1]), None);

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 
 use super::init::Init;
 use super::mounts::{finish, make, place};
+use super::procfs::Proc;
 use super::{Failure, Result};
 use crate::plan::Mount;
 
@@ -42,8 +43,9 @@ fn version2(mount: &Mount, target: &OwnedFd) -> Result<()> {
 
 /// A tmpfs with one directory per hierarchy, and symlinks for controllers that share one.
 fn version1(mount: &Mount, target: &OwnedFd, own: bool) -> Result<()> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")
-        .map_err(|e| Failure::new(format!("read /proc/self/cgroup: {e}")))?;
+    // By a handle: the root may be attached on top of the host's /proc.
+    let proc = Proc::open()?;
+    let text = proc.read(Path::new("self/cgroup")).map_err(Failure::errno("read /proc/self/cgroup"))?;
     let mut top = mount.clone();
     top.options.data = vec![("mode".into(), Some("755".into()))];
     top.options.attributes.set &= !attr::RDONLY;
@@ -52,7 +54,11 @@ fn version1(mount: &Mount, target: &OwnedFd, own: bool) -> Result<()> {
     let step = Failure::errno("make a hierarchy's directory");
     move_mount(tmpfs.as_fd(), target.as_fd()).map_err(Failure::errno("move it to its place"))?;
     let inside = Root::new(tmpfs.try_clone().or(Err(Errno::EMFILE)).map_err(step)?);
-    let mounted = if own { BTreeMap::new() } else { mounted() };
+    let mounted = if own {
+        BTreeMap::new()
+    } else {
+        mounted(&proc.read(Path::new("self/mountinfo")).map_err(Failure::errno("read /proc/self/mountinfo"))?)
+    };
     for hierarchy in hierarchies(&text) {
         let made = if own { hierarchy.mount(mount)? } else { hierarchy.copy(mount, &mounted)? };
         let Some(made) = made else { continue };
@@ -127,8 +133,7 @@ impl Hierarchy {
 }
 
 /// Where the host has mounted which controller.
-fn mounted() -> BTreeMap<String, PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+fn mounted(text: &str) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };

@@ -30,6 +30,8 @@ pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
         one(job, mount, source)
             .map_err(|f| Failure::new(format!("{} ({}): {}", mount.field, mount.destination.display(), f.text)))?;
     }
+    // Engines expect a missing working directory to be made. Whether it is usable shows when it is entered.
+    job.root()?.create_dir_all(&plan.process.cwd, DIRECTORY).ok();
     Ok(())
 }
 

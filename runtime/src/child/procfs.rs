@@ -1,6 +1,7 @@
 //! /proc by one handle that is known to be proc: nothing the container can mount or link changes where a write goes
 //! (CVE-2025-52881).
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -39,11 +40,22 @@ impl Proc {
 
     /// Writes a file below it in one call. No link is followed and no mount is crossed.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Sys<()> {
+        nix::unistd::write(&self.open_file(path, OFlag::O_WRONLY)?, bytes).map(drop)
+    }
+
+    /// Reads a file below it. No link is followed and no mount is crossed.
+    pub(super) fn read(&self, path: &Path) -> Sys<String> {
+        let mut text = String::new();
+        let read = std::fs::File::from(self.open_file(path, OFlag::O_RDONLY)?).read_to_string(&mut text);
+        read.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(text)
+    }
+
+    fn open_file(&self, path: &Path, flags: OFlag) -> Sys<OwnedFd> {
         // `self` is a symlink of proc's own; the number is what it stands for in this proc's pid namespace.
         let pid = nix::unistd::getpid().to_string();
         let path = path.strip_prefix("self").map_or_else(|_| path.to_owned(), |rest| Path::new(&pid).join(rest));
         let resolve = Resolve::BENEATH.and(Resolve::NO_XDEV).and(Resolve::NO_SYMLINKS);
-        let file = open(self.0.as_fd(), &path, OFlag::O_WRONLY, Mode::empty(), resolve)?;
-        nix::unistd::write(&file, bytes).map(drop)
+        open(self.0.as_fd(), &path, flags, Mode::empty(), resolve)
     }
 }

@@ -1,0 +1,200 @@
+//! A bundle of the test's own and a runtime to hold against it: ours, and a peer that shows that the test is right.
+#![expect(clippy::unwrap_used, reason = "test code: clippy counts a module of helpers as product code")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// Runs a test against our binary and against crun.
+pub fn everywhere(test: impl Fn(&mut Bench)) {
+    for runtime in [ours(), PathBuf::from("/usr/bin/crun")] {
+        assert!(runtime.exists(), "{} is needed as the peer", runtime.display());
+        eprintln!("against {}", runtime.display());
+        test(&mut Bench::new(runtime));
+    }
+}
+
+/// Runs a test against our binary alone: for what peers do otherwise.
+pub fn only_ours(test: impl Fn(&mut Bench)) {
+    test(&mut Bench::new(ours()));
+}
+
+fn ours() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_dhow-runtime"))
+}
+
+/// A bundle with a busybox root, and a state root, both gone at the end with all containers.
+#[must_use]
+pub struct Bench {
+    dir: tempfile::TempDir,
+    runtime: PathBuf,
+    pub config: Value,
+}
+
+const TOOLS: [&str; 22] = [
+    "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "env", "pwd", "readlink", "hostname", "touch", "stat",
+    "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir",
+];
+
+impl Bench {
+    fn new(runtime: PathBuf) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these tests need root");
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("rootfs/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        for sub in ["etc", "tmp", "proc", "sys", "dev"] {
+            std::fs::create_dir(dir.path().join("rootfs").join(sub)).unwrap();
+        }
+        std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+        for tool in TOOLS {
+            std::os::unix::fs::symlink("busybox", bin.join(tool)).unwrap();
+        }
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
+        std::fs::write(dir.path().join("rootfs/etc/passwd"), passwd).unwrap();
+        Self { dir, runtime, config: config() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn rootfs(&self, name: &str) -> PathBuf {
+        self.dir.path().join("rootfs").join(name.trim_start_matches('/'))
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.runtime == ours()
+    }
+
+    pub fn args(&mut self, args: &[&str]) -> &mut Self {
+        self.config["process"]["args"] = json!(args);
+        self
+    }
+
+    pub fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        self.config.pointer_mut(parent).unwrap()[key] = value;
+        self
+    }
+
+    pub fn push(&mut self, pointer: &str, value: Value) -> &mut Self {
+        self.config.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value);
+        self
+    }
+
+    /// A command line of the runtime, with stdin closed.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let text = serde_json::to_vec(&self.config).unwrap();
+        std::fs::write(self.path("config.json"), text).unwrap();
+        let mut command = Command::new(&self.runtime);
+        command.arg("--root").arg(self.path("state")).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it.
+    pub fn call(&self, args: &[&str]) -> Output {
+        // A detached container keeps what it inherits open: files, not pipes, or reading would wait for its end.
+        let (out, err) = (self.path("stdout"), self.path("stderr"));
+        let file = |path: &Path| std::fs::File::create(path).unwrap();
+        let status = self.command(args).stdout(file(&out)).stderr(file(&err)).status().unwrap();
+        Output { status, stdout: std::fs::read(out).unwrap(), stderr: std::fs::read(err).unwrap() }
+    }
+
+    /// Runs it, and it succeeds.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.call(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        assert_eq!(stderr, "", "{args:?}: a success says nothing");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it, and it fails: code and text.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output = self.call(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Runs a shell script as the container's program.
+    #[track_caller]
+    pub fn shell(&mut self, script: &str) -> String {
+        self.args(&["sh", "-c", script]);
+        self.ok(&["run", "shell"])
+    }
+
+    /// Starts a container that does nothing.
+    #[track_caller]
+    pub fn sleeping(&mut self, id: &str) {
+        self.args(&["sleep", "1000"]);
+        self.ok(&["run", "--detach", id]);
+    }
+
+    #[track_caller]
+    pub fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ok(&["state", id])).unwrap()
+    }
+
+    /// The pid of a container's first process.
+    #[track_caller]
+    pub fn pid(&self, id: &str) -> i32 {
+        i32::try_from(self.state(id)["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Waits for the end of the container's first process.
+    #[track_caller]
+    pub fn gone(&self, pid: i32) {
+        use std::os::fd::AsFd;
+        if let Ok(fd) = dhow_sys::pidfd::open(pid) {
+            let limit = Some(std::time::Duration::from_secs(10));
+            assert!(dhow_sys::pidfd::wait_ended(fd.as_fd(), limit).unwrap(), "{pid} is still there");
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
+            self.call(&["delete", "--force", &entry.file_name().to_string_lossy()]);
+        }
+    }
+}
+
+fn config() -> Value {
+    let caps = json!(["CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_CHOWN"]);
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["true"],
+            "env": ["PATH=/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "rlimits": [],
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs", "readonly": false},
+        "hostname": "conformance",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}
+        ],
+        "hooks": {},
+        "linux": {
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
+            ],
+            "maskedPaths": [],
+            "readonlyPaths": []
+        }
+    })
+}
