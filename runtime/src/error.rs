@@ -42,6 +42,9 @@ pub enum Error {
     /// There is no process to act on.
     #[error("container not running")]
     NotRunning,
+    /// There is no container to join.
+    #[error("cannot exec in a stopped container: container not running")]
+    Stopped,
     /// A new process would hang.
     #[error("cannot exec in a paused container")]
     Paused,
@@ -144,7 +147,7 @@ impl Error {
             Self::Config { .. } | Self::InvalidId { .. } | Self::Seccomp(_) => Kind::InvalidArgument,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NotFound { .. } => Kind::NotFound,
-            Self::NotRunning | Self::Paused | Self::Status { .. } => Kind::FailedPrecondition,
+            Self::NotRunning | Self::Stopped | Self::Paused | Self::Status { .. } => Kind::FailedPrecondition,
             Self::Child { kind, .. } => *kind,
             _ => Kind::Internal,
         }

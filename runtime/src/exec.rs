@@ -27,7 +27,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
         Status::Running | Status::Created => {}
         Status::Paused if request.ignore_paused => {}
         Status::Paused => return Err(Error::Paused),
-        Status::Stopped | Status::Creating => return Err(Error::NotRunning),
+        Status::Stopped | Status::Creating => return Err(Error::Stopped),
     }
     let spec = state.spec()?;
     let linux = spec.linux.clone().unwrap_or_default();
@@ -43,7 +43,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     // From here on the container can't be mistaken for a later one: the descriptor is its first process.
     let target = pidfd::open_checked(state.init_process_pid, state.init_process_start)
         .map_err(Error::sys("open a pidfd"))?
-        .ok_or(Error::NotRunning)?;
+        .ok_or(Error::Stopped)?;
     let mut cgroup = Cgroup::open(&state.cgroup_paths)?;
     if let Some(path) = &request.cgroup {
         cgroup = cgroup.child(Path::new(path))?;

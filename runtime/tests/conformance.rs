@@ -1,5 +1,5 @@
-//! What the runtime specification and runc's callers expect, held against our binary and against crun. Needs root,
-//! busybox and crun.
+//! What the runtime specification and runc's callers expect, held against our binary and against runc. Needs root,
+//! busybox and runc.
 
 mod support;
 
@@ -51,11 +51,9 @@ fn a_life_step_by_step() {
 fn missing_programs_have_the_texts_that_engines_look_for() {
     everywhere(|t| {
         std::fs::write(t.rootfs("/bin/plain"), "x").unwrap();
-        for (program, text) in [
-            ("nosuch", "executable file"),
-            ("/nosuch", "o such file or directory"),
-            ("/bin/plain", "ermission denied"),
-        ] {
+        for (program, text) in
+            [("nosuch", "executable file"), ("/nosuch", "o such file or directory"), ("/bin/plain", "ermission denied")]
+        {
             t.args(&[program]);
             let (code, stderr) = t.fails(&["create", "e"]);
             assert_eq!(code, 1, "{stderr}");
@@ -155,7 +153,7 @@ fn devices_and_links_are_there() {
             json!([{"path": "/dev/more/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 3, "gid": 4}]),
         );
         let seen = t.shell(
-            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty more/fuse; readlink fd stdin ptmx",
+            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty more/fuse; for l in fd stdin ptmx; do readlink $l; done",
         );
         let expected = "null character special file 1:3 666 0:0\nzero character special file 1:5 666 0:0\n\
              full character special file 1:7 666 0:0\nrandom character special file 1:8 666 0:0\n\
@@ -172,13 +170,17 @@ fn mounts_have_their_options_and_places() {
         std::fs::create_dir(&volume).unwrap();
         std::fs::write(volume.join("file"), "content").unwrap();
         symlink("/inside/deep", t.rootfs("/dangling")).unwrap();
-        let bind = |to: &str, options: serde_json::Value| {
-            json!({"destination": to, "type": "bind", "source": volume, "options": options})
-        };
+        let bind = |to: &str, options: serde_json::Value| json!({"destination": to, "type": "bind", "source": volume, "options": options});
         t.push("/mounts", bind("/a", json!(["bind", "ro", "nosuid", "nodev", "noexec", "noatime"])));
         t.push("/mounts", bind("/dangling/v", json!(["rbind", "rw"])));
-        t.push("/mounts", json!({"destination": "/one/file", "source": volume.join("file"), "options": ["bind", "ro"]}));
-        t.push("/mounts", json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": ["size=64k", "mode=1750"]}));
+        t.push(
+            "/mounts",
+            json!({"destination": "/one/file", "source": volume.join("file"), "options": ["bind", "ro"]}),
+        );
+        t.push(
+            "/mounts",
+            json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": ["size=64k", "mode=1750"]}),
+        );
         let seen = t.shell(
             "grep ' /a ' /proc/self/mountinfo | grep -o 'ro,[a-z,]*' | head -n1; \
              cat /a/file /inside/deep/v/file /one/file; echo; touch /inside/deep/v/new; stat -c %a /t; touch /a/x 2>&1; \
@@ -197,8 +199,14 @@ fn a_tmpfs_takes_mode_and_content_of_what_it_covers() {
         std::fs::create_dir(t.rootfs("/full")).unwrap();
         std::fs::write(t.rootfs("/full/file"), "text").unwrap();
         std::fs::set_permissions(t.rootfs("/full"), PermissionsExt::from_mode(0o1711)).unwrap();
-        t.push("/mounts", json!({"destination": "/full", "type": "tmpfs", "source": "t", "options": ["tmpcopyup", "ro"]}));
-        assert_eq!(t.shell("stat -c %a /full; cat /full/file; touch /full/x 2>/dev/null || echo ' ro'"), "1711\ntext ro\n");
+        t.push(
+            "/mounts",
+            json!({"destination": "/full", "type": "tmpfs", "source": "t", "options": ["tmpcopyup", "ro"]}),
+        );
+        assert_eq!(
+            t.shell("stat -c %a /full; cat /full/file; touch /full/x 2>/dev/null || echo ' ro'"),
+            "1711\ntext ro\n"
+        );
         t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!([]);
         assert_eq!(t.shell("stat -c %a /full; ls /full"), "1711\n");
     });
@@ -305,18 +313,32 @@ fn exec_runs_in_the_container() {
         assert_eq!(t.ok(&["exec", "e", "hostname"]), "conformance\n");
         assert_eq!(t.fails(&["exec", "e", "sh", "-c", "exit 7"]).0, 7);
         assert_eq!(t.fails(&["exec", "e", "sh", "-c", "kill -9 $$"]).0, 137);
-        let seen = t.ok(&["exec", "--user", "1000:7", "--cwd", "/tmp", "--env", "X=1", "e", "sh", "-c", "id -u; id -g; pwd; echo $X"]);
+        let seen = t.ok(&[
+            "exec",
+            "--user",
+            "1000:7",
+            "--cwd",
+            "/tmp",
+            "--env",
+            "X=1",
+            "e",
+            "sh",
+            "-c",
+            "id -u; id -g; pwd; echo $X",
+        ]);
         assert_eq!(seen, "1000\n7\n/tmp\n1\n");
         let seen = t.ok(&["exec", "--cap", "CAP_SYS_ADMIN", "e", "grep", "CapInh", "/proc/self/status"]);
         assert_eq!(seen, "CapInh:\t0000000000000000\n");
         let document = json!({"args": ["sh", "-c", "pwd; cat /proc/self/oom_score_adj"], "cwd": "/etc", "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0}, "oomScoreAdj": 500});
         std::fs::write(t.path("process.json"), document.to_string()).unwrap();
-        assert_eq!(t.ok(&["exec", "--process", "process.json", "e"]), "/etc\n500\n");
+        let seen = t.ok(&["exec", "--process", "process.json", "e"]);
+        // Debian's runc forgets the score.
+        assert!(seen == "/etc\n500\n" || (seen == "/etc\n0\n" && !t.is_ours()), "{seen}");
         let pid = t.pid("e");
         t.ok(&["kill", "e", "KILL"]);
         t.gone(pid);
-        assert!(t.fails(&["exec", "e", "true"]).1.contains("not running"));
+        assert!(t.fails(&["exec", "e", "true"]).1.contains("cannot exec in a stopped container"));
     });
 }
 
@@ -429,7 +451,8 @@ fn a_bad_null_device_is_refused_for_masks() {
         std::fs::create_dir(&evil).unwrap();
         std::fs::write(evil.join("null"), "not null").unwrap();
         t.push("/mounts", json!({"destination": "/dev", "type": "bind", "source": evil, "options": ["bind"]}));
-        t.set("/linux/maskedPaths", json!(["/proc/kcore"]));
+        std::fs::write(t.rootfs("/hidden"), "x").unwrap();
+        t.set("/linux/maskedPaths", json!(["/hidden"]));
         let (_, text) = t.fails(&["run", "n"]);
         assert!(text.contains("/dev/null"), "{text}");
     });
@@ -439,6 +462,8 @@ fn a_bad_null_device_is_refused_for_masks() {
 fn the_runtimes_own_file_can_not_be_written_to() {
     only_ours(|t| {
         // CVE-2019-5736: hold the executable of a process of ours, and write when it is no longer busy.
+        // A copy, whose file is busy because of nobody else.
+        t.copy_runtime();
         t.args(&["sleep", "1000"]);
         let mut child = t.command(&["run", "x"]).process_group(0).spawn().unwrap();
         let exe = format!("/proc/{}/exe", child.id());
@@ -502,7 +527,8 @@ fn an_unknown_capability_is_a_warning() {
 
 #[test]
 fn clocks_of_a_time_namespace_are_set() {
-    everywhere(|t| {
+    // Debian's runc is older than that.
+    only_ours(|t| {
         t.push("/linux/namespaces", json!({"type": "time"}));
         t.set("/linux/timeOffsets", json!({"boottime": {"secs": 100_000_000, "nanosecs": 0}}));
         let seen = t.shell("cat /proc/uptime");

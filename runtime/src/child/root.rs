@@ -20,6 +20,13 @@ use crate::handshake::Failure;
 pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
     let (propagation, recursive) = job.plan.rootfs.propagation;
     let top = handle(Path::new("/"))?;
+    if propagation == Propagation::Unbindable && job.root_mount.is_none() {
+        // Afterwards nothing could be copied any more.
+        let root = clone(job)?;
+        let change = Change { propagation: Some(Propagation::Private), recursive: true, ..Change::default() };
+        set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
+        job.root_mount = Some(root);
+    }
     let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
     set_attr(top.as_fd(), &change).map_err(Failure::errno("linux.rootfsPropagation"))?;
     let root = match job.root_mount.take() {
@@ -29,7 +36,12 @@ pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
     // A shared parent would show the root to the host, and pivot_root refuses it. /proc is a mount of its own that no
     // volume is taken from, so making it private loses nothing; elsewhere `/` is no longer shared anyway.
     let place = match propagation {
-        Propagation::Shared => private(Path::new("/proc"))?,
+        Propagation::Shared => {
+            // pivot_root refuses a shared root, too; it becomes shared again when all is done.
+            let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+            set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
+            private(Path::new("/proc"))?
+        }
         _ if !recursive => private(Path::new("/"))?,
         _ => top,
     };

@@ -6,9 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// Runs a test against our binary and against crun.
-pub fn everywhere(test: impl Fn(&mut Bench)) {
-    for runtime in [ours(), PathBuf::from("/usr/bin/crun")] {
+/// Runs a test against our binary and against runc.
+pub(crate) fn everywhere(test: impl Fn(&mut Bench)) {
+    for runtime in [ours(), PathBuf::from("/usr/sbin/runc")] {
         assert!(runtime.exists(), "{} is needed as the peer", runtime.display());
         eprintln!("against {}", runtime.display());
         test(&mut Bench::new(runtime));
@@ -16,7 +16,7 @@ pub fn everywhere(test: impl Fn(&mut Bench)) {
 }
 
 /// Runs a test against our binary alone: for what peers do otherwise.
-pub fn only_ours(test: impl Fn(&mut Bench)) {
+pub(crate) fn only_ours(test: impl Fn(&mut Bench)) {
     test(&mut Bench::new(ours()));
 }
 
@@ -26,10 +26,10 @@ fn ours() -> PathBuf {
 
 /// A bundle with a busybox root, and a state root, both gone at the end with all containers.
 #[must_use]
-pub struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
     runtime: PathBuf,
-    pub config: Value,
+    pub(crate) config: Value,
 }
 
 const TOOLS: [&str; 22] = [
@@ -55,37 +55,54 @@ impl Bench {
         Self { dir, runtime, config: config() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn rootfs(&self, name: &str) -> PathBuf {
+    pub(crate) fn rootfs(&self, name: &str) -> PathBuf {
         self.dir.path().join("rootfs").join(name.trim_start_matches('/'))
     }
 
-    pub fn is_ours(&self) -> bool {
+    /// The directory of the bench's cgroups: tests use the same ids at the same time.
+    fn cgroup(&self) -> String {
+        let name = self.dir.path().file_name().unwrap().to_str().unwrap();
+        format!("dhow-test-{}", name.trim_start_matches('.'))
+    }
+
+    /// From now on a copy of the runtime is used.
+    pub(crate) fn copy_runtime(&mut self) {
+        let copy = self.path("runtime");
+        std::fs::copy(&self.runtime, &copy).unwrap();
+        self.runtime = copy;
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
         self.runtime == ours()
     }
 
-    pub fn args(&mut self, args: &[&str]) -> &mut Self {
+    pub(crate) fn args(&mut self, args: &[&str]) -> &mut Self {
         self.config["process"]["args"] = json!(args);
         self
     }
 
-    pub fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
+    pub(crate) fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         self.config.pointer_mut(parent).unwrap()[key] = value;
         self
     }
 
-    pub fn push(&mut self, pointer: &str, value: Value) -> &mut Self {
+    pub(crate) fn push(&mut self, pointer: &str, value: Value) -> &mut Self {
         self.config.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value);
         self
     }
 
     /// A command line of the runtime, with stdin closed.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let text = serde_json::to_vec(&self.config).unwrap();
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut config = self.config.clone();
+        if let ["create" | "run", .., id] = args {
+            config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup()));
+        }
+        let text = serde_json::to_vec(&config).unwrap();
         std::fs::write(self.path("config.json"), text).unwrap();
         let mut command = Command::new(&self.runtime);
         command.arg("--root").arg(self.path("state")).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -93,7 +110,7 @@ impl Bench {
     }
 
     /// Runs it.
-    pub fn call(&self, args: &[&str]) -> Output {
+    pub(crate) fn call(&self, args: &[&str]) -> Output {
         // A detached container keeps what it inherits open: files, not pipes, or reading would wait for its end.
         let (out, err) = (self.path("stdout"), self.path("stderr"));
         let file = |path: &Path| std::fs::File::create(path).unwrap();
@@ -103,7 +120,7 @@ impl Bench {
 
     /// Runs it, and it succeeds.
     #[track_caller]
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.call(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {stderr}");
@@ -113,7 +130,7 @@ impl Bench {
 
     /// Runs it, and it fails: code and text.
     #[track_caller]
-    pub fn fails(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) fn fails(&self, args: &[&str]) -> (i32, String) {
         let output = self.call(args);
         assert!(!output.status.success(), "{args:?} succeeded");
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -121,32 +138,32 @@ impl Bench {
 
     /// Runs a shell script as the container's program.
     #[track_caller]
-    pub fn shell(&mut self, script: &str) -> String {
+    pub(crate) fn shell(&mut self, script: &str) -> String {
         self.args(&["sh", "-c", script]);
         self.ok(&["run", "shell"])
     }
 
     /// Starts a container that does nothing.
     #[track_caller]
-    pub fn sleeping(&mut self, id: &str) {
+    pub(crate) fn sleeping(&mut self, id: &str) {
         self.args(&["sleep", "1000"]);
         self.ok(&["run", "--detach", id]);
     }
 
     #[track_caller]
-    pub fn state(&self, id: &str) -> Value {
+    pub(crate) fn state(&self, id: &str) -> Value {
         serde_json::from_str(&self.ok(&["state", id])).unwrap()
     }
 
     /// The pid of a container's first process.
     #[track_caller]
-    pub fn pid(&self, id: &str) -> i32 {
+    pub(crate) fn pid(&self, id: &str) -> i32 {
         i32::try_from(self.state(id)["pid"].as_i64().unwrap()).unwrap()
     }
 
     /// Waits for the end of the container's first process.
     #[track_caller]
-    pub fn gone(&self, pid: i32) {
+    pub(crate) fn gone(&self, pid: i32) {
         use std::os::fd::AsFd;
         if let Ok(fd) = dhow_sys::pidfd::open(pid) {
             let limit = Some(std::time::Duration::from_secs(10));
@@ -159,6 +176,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         for entry in std::fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
             self.call(&["delete", "--force", &entry.file_name().to_string_lossy()]);
+        }
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            std::fs::remove_dir(hierarchy.path().join(self.cgroup())).ok();
         }
     }
 }
