@@ -66,8 +66,8 @@ impl Store {
 
     /// Stores a small blob whose digest the caller has verified to be `digest`.
     pub(crate) fn write_blob_as(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-        let descriptor = Descriptor::new("", digest.clone(), bytes.len() as u64);
-        if self.has_blob(&descriptor) {
+        // A damaged one is replaced.
+        if self.read_blob(digest).is_ok() {
             return Ok(());
         }
         let mut blob = self.new_blob()?;
@@ -168,7 +168,7 @@ impl Drop for NewBlob<'_> {
     }
 }
 
-/// What has arrived of a blob. Stays on disk when dropped, for whoever goes on.
+/// What has arrived of a blob. Stays on disk when dropped, for whoever goes on, unless it is nothing.
 #[derive(Debug)]
 pub(crate) struct Partial<'a> {
     store: &'a Store,
@@ -210,6 +210,20 @@ impl<'a> Partial<'a> {
     /// Deletes it.
     pub(crate) fn discard(self) {
         if let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        // The lock is still held; who waits for it sees that the file is gone and makes a new one.
+        let is_ours =
+            || fs::metadata(&self.path).is_ok_and(|now| self.file.metadata().is_ok_and(|m| m.ino() == now.ino()));
+        if self.len == 0
+            && is_ours()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             log::warn!("remove {}: {error}", self.path.display());
         }
     }

@@ -10,6 +10,7 @@ use super::{Entry, Image, Lock, Removed, Store};
 use crate::cancel::Cancel;
 use crate::config::ImageConfig;
 use crate::digest::Digest;
+use crate::document::{Descriptor, Document};
 use crate::error::Error;
 use crate::reference::Reference;
 
@@ -159,23 +160,36 @@ impl Store {
     fn live(&self) -> Result<Live, Error> {
         let mut live = Live::default();
         for entry in self.entries()? {
-            live.blobs.insert(entry.descriptor.digest.clone());
             live.blobs.extend(entry.shown.iter().map(|shown| shown.digest.clone()));
-            let manifest = match self.manifest(&entry) {
-                Ok(manifest) => manifest,
-                Err(error) => {
-                    log::warn!("image {}: {error}", entry.descriptor.digest);
-                    continue;
-                }
-            };
-            match self.read_config(&manifest.config.digest) {
-                Ok(config) => live.chains.extend(config.chain_ids()),
-                Err(error) => log::warn!("image {}: {error}", manifest.config.digest),
-            }
-            live.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
-            live.blobs.insert(manifest.config.digest);
+            self.mark(&entry.descriptor, &mut live);
         }
         Ok(live)
+    }
+
+    /// Marks what a manifest needs; also below an index, which another tool may have put here.
+    fn mark(&self, descriptor: &Descriptor, live: &mut Live) {
+        if !live.blobs.insert(descriptor.digest.clone()) {
+            return;
+        }
+        let parsed = self.read_blob(&descriptor.digest).and_then(|bytes| {
+            Document::parse(&bytes, &descriptor.media_type, &format!("manifest {}", descriptor.digest))
+        });
+        match parsed {
+            Ok((Document::Index(index), _)) => {
+                for manifest in &index.manifests {
+                    self.mark(manifest, live);
+                }
+            }
+            Ok((Document::Manifest(manifest), _)) => {
+                match self.read_config(&manifest.config.digest) {
+                    Ok(config) => live.chains.extend(config.chain_ids()),
+                    Err(error) => log::warn!("image {}: {error}", manifest.config.digest),
+                }
+                live.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+                live.blobs.insert(manifest.config.digest);
+            }
+            Err(error) => log::warn!("image {}: {error}", descriptor.digest),
+        }
     }
 
     fn read_config(&self, digest: &Digest) -> Result<ImageConfig, Error> {

@@ -182,3 +182,29 @@ fn many_writers_lose_nothing() {
     assert_eq!(store.list().unwrap().len(), 40);
     assert_eq!(store.gc().unwrap(), []);
 }
+
+#[test]
+fn an_index_of_another_tool_keeps_its_blobs() {
+    let (_dir, store) = temp_store();
+    let a = add_image(&store, "a", &["x"]);
+    let manifest = store.entries().unwrap()[0].descriptor.clone();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [manifest]});
+    let bytes = index.to_string().into_bytes();
+    let digest = store.write_blob(&bytes).unwrap();
+    let descriptor = Descriptor::new(media_type::OCI_INDEX, digest, bytes.len() as u64);
+    store.put_entry(Entry::new(descriptor, Some(Reference::parse("multi").unwrap()), Vec::new())).unwrap();
+    store.remove(&a.id).unwrap();
+    assert_eq!(store.gc().unwrap(), []);
+    assert_eq!(blob_count(&store), 4);
+}
+
+#[test]
+fn empty_parts_go_and_damaged_documents_are_replaced() {
+    let (_dir, store) = temp_store();
+    drop(store.partial(&Descriptor::new("", Digest::of(b"x"), 1), &Cancel::new()).unwrap());
+    assert_eq!(fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+    let digest = store.write_blob(b"document").unwrap();
+    fs::write(store.blob_path(&digest), b"DOCUMENT").unwrap();
+    store.write_blob(b"document").unwrap();
+    assert_eq!(store.read_blob(&digest).unwrap(), b"document");
+}
