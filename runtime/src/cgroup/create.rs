@@ -71,6 +71,19 @@ impl CgroupPlan {
         }
     }
 
+    /// Opens the cgroup as far as it exists, for a container whose state does not say yet where it is. Makes nothing.
+    ///
+    /// # Errors
+    /// What the kernel says other than "no such directory".
+    pub fn open(&self) -> Result<Cgroup> {
+        let Some((layout, path)) = &self.place else { return Ok(Cgroup::none()) };
+        let paths = layout.hierarchies().iter().flat_map(|hierarchy| {
+            let target = path.within(hierarchy);
+            hierarchy.controllers.iter().map(move |controller| (controller.clone(), target.clone()))
+        });
+        Cgroup::open(&paths.collect())
+    }
+
     /// Makes the cgroup with its limits and device filter. On failure what was made is removed again.
     ///
     /// # Errors
@@ -106,9 +119,11 @@ impl CgroupPlan {
 
     fn make_v2(&self, hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<()> {
         let target = path.within(hierarchy);
-        let Some(parent) = self.forgive(open_parent(&hierarchy.mount, &target, |_, _| Ok(())))? else { return Ok(()) };
-        enable_controllers(&hierarchy.mount, parent.path());
-        let Some((dir, new)) = self.forgive(make_leaf(&parent, &target))? else { return Ok(()) };
+        let prepare = |_: &Dir, _: &Dir| Ok(());
+        let ready = |parent: &Dir| enable_controllers(&hierarchy.mount, parent.path());
+        let Some((_, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, prepare, ready))? else {
+            return Ok(());
+        };
         if !new {
             refuse_populated(&dir)?;
             if dir.read("cgroup.freeze").is_ok_and(|state| state.trim() == "1") {
@@ -124,8 +139,9 @@ impl CgroupPlan {
         let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
         // A cpuset that has no processors can't have processes.
         let inherit = |parent: &Dir, child: &Dir| if has("cpuset") { inherit_cpuset(parent, child) } else { Ok(()) };
-        let Some(parent) = self.forgive(open_parent(&hierarchy.mount, &target, inherit))? else { return Ok(()) };
-        let Some((dir, new)) = self.forgive(make_leaf(&parent, &target))? else { return Ok(()) };
+        let Some((parent, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, inherit, |_| ()))? else {
+            return Ok(());
+        };
         if !new {
             refuse_populated(&dir)?;
             if has("freezer") && dir.read("freezer.state").is_ok_and(|state| state.trim() != "THAWED") {
@@ -199,10 +215,31 @@ impl Drop for Made {
     }
 }
 
-/// Opens the cgroup that the target lies in, and makes what is missing on the way; `prepare` gets each that was made, with the
-/// one it lies in.
-fn open_parent(mount: &Path, target: &Path, prepare: impl Fn(&Dir, &Dir) -> Result<()>) -> Result<Dir> {
-    let parent = target.parent().unwrap_or(mount);
+/// Makes a cgroup with what it lies in, and says whether it is new. `prepare` gets each that had to be made on the way, with the
+/// one above it; `ready` gets the last one before the target.
+fn make_path(
+    mount: &Path,
+    target: &Path,
+    prepare: impl Fn(&Dir, &Dir) -> Result<()>,
+    ready: impl Fn(&Dir),
+) -> Result<(Dir, Dir, bool)> {
+    const TRIES: u32 = 10;
+    let name = target.file_name().map_or(Path::new("."), Path::new);
+    let mut tries = 0;
+    loop {
+        let parent = open_parent(mount, target.parent().unwrap_or(mount), &prepare)?;
+        ready(&parent);
+        match parent.make_child(name) {
+            Ok((dir, new)) => return Ok((parent, dir, new)),
+            // Somebody tidies up and has just removed the empty cgroup above.
+            Err(Errno::ENOENT | Errno::ENODEV) if tries < TRIES => tries += 1,
+            Err(source) => return Err(CgroupError::File { verb: "make", path: target.to_owned(), source }),
+        }
+    }
+}
+
+/// Opens a cgroup for others to lie in, and makes what is missing on the way.
+fn open_parent(mount: &Path, parent: &Path, prepare: impl Fn(&Dir, &Dir) -> Result<()>) -> Result<Dir> {
     let error = |verb, path: &Path, source| CgroupError::File { verb, path: path.to_owned(), source };
     match Dir::open(parent) {
         Ok(dir) => return Ok(dir),
@@ -219,11 +256,6 @@ fn open_parent(mount: &Path, target: &Path, prepare: impl Fn(&Dir, &Dir) -> Resu
         dir = child;
     }
     Ok(dir)
-}
-
-fn make_leaf(parent: &Dir, target: &Path) -> Result<(Dir, bool)> {
-    let name = target.file_name().map_or(Path::new("."), Path::new);
-    parent.make_child(name).map_err(|source| CgroupError::File { verb: "make", path: target.to_owned(), source })
 }
 
 fn refuse_populated(dir: &Dir) -> Result<()> {

@@ -27,9 +27,9 @@ impl Cgroup {
         }
         let deadline = Instant::now() + TIMEOUT;
         let killed = self.kill_all(libc::SIGKILL).and_then(|()| self.wait_empty(TIMEOUT)).map(drop);
-        let removed = left.into_iter().map(|dir| remove_tree(dir.path(), deadline));
-        // An error in killing matters only where something could then not be removed.
-        removed.fold(Ok(()), Result::and).and_then(|()| killed)
+        let removed = left.into_iter().map(|dir| remove_tree(dir.path(), deadline)).fold(Ok(()), Result::and);
+        // Why it could not be killed matters only when it could not be removed.
+        removed.map_err(|error| killed.err().unwrap_or(error))
     }
 }
 

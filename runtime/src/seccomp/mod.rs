@@ -66,9 +66,9 @@ pub fn compile_for(profile: &LinuxSeccomp, native: Architecture) -> Result<Filte
 
 impl Filter {
     /// Installs the filter for the calling thread. Allocates nothing, so the child may call it between clone and exec.
-    /// Needs no_new_privs or CAP_SYS_ADMIN. Answers the listener's descriptor when a rule notifies; from then on the caller
-    /// may make no call that notifies, besides write(2), until an agent has the descriptor (the parent gets it with
-    /// pidfd_getfd(2)).
+    /// Needs no_new_privs or CAP_SYS_ADMIN. Answers the listener's descriptor when a rule notifies; until an agent has
+    /// it, a call that notifies waits for ever: the caller sends it with sendmsg(2) or tells its number with write(2), which no
+    /// profile may have notified.
     ///
     /// # Errors
     /// Those of [`dhow_sys::seccomp::install`].

@@ -9,8 +9,9 @@ use super::error::SeccompError;
 use super::instruction::{jump_if_equal, load, ret};
 use super::syscalls::Numbers;
 
-/// Calls that the container's process makes between the installation of the filter and its exec, to hand the listener over.
-const HANDOVER: [&str; 1] = ["write"];
+/// Calls by which the container's process hands the listener over after the filter is in force: with sendmsg it would wait for
+/// the agent that does not have the listener yet. runc refuses write for the same reason.
+const HANDOVER: [&str; 2] = ["sendmsg", "write"];
 
 /// What a filter answers with: an action and its data in one word (`SECCOMP_RET_*`).
 pub(super) type Answer = u32;

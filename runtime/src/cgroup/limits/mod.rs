@@ -57,10 +57,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    #[expect(clippy::needless_pass_by_value, reason = "a number or a string that the call has just made")]
     fn add(&mut self, field: impl Into<Cow<'static, str>>, file: impl Into<Cow<'static, str>>, value: impl ToString) {
         self.push(field, vec![(file.into(), Value::Text(value.to_string()))], Missing::Error);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a number or a string that the call has just made")]
     fn add_optional(
         &mut self,
         field: impl Into<Cow<'static, str>>,
