@@ -28,7 +28,7 @@ pub const SPARSE: &str = "sparse";
 pub const LAYERED: &str = "layered";
 
 /// To be raised with every change to what is made here.
-const VERSION: &str = "v3";
+const VERSION: &str = "v4";
 
 /// The directory of a registry's storage that holds them; made by the first who asks.
 ///
@@ -143,7 +143,7 @@ fn rich(format: Format, packing: [Packing; 4]) -> Image {
 /// 2. deletions, a directory replaced by a file and a file by a directory, an opaque directory, implied directories,
 ///    hard links to files of the layer below;
 /// 3. the replaced ones replaced back, more of everything on top of what layer 2 changed;
-/// 4. a symlink farm, names of all lengths in GNU's form, sparse.
+/// 4. a symlink farm, names of all lengths in GNU's form. (umoci knows no sparse files: [`SPARSE`] has one.)
 #[must_use]
 pub fn rich_layers() -> [Vec<u8>; 4] {
     [first_layer(), second_layer(), third_layer(), fourth_layer()]
@@ -265,6 +265,5 @@ fn fourth_layer() -> Vec<u8> {
     let (deep, name) = (format!("gnu/{}", "d/".repeat(120)), "g".repeat(255));
     tar.file(&format!("{deep}{name}"), 0o644, "in GNU's form")
         .hard_link("gnu/link-to-long", &format!("{deep}{name}"))
-        .sparse("holes", 0o644, 10 << 20, &[(4096, b"data"), (9 << 20, b"more"), (10 << 20, b"")])
         .finish()
 }

@@ -42,6 +42,14 @@ pub fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut entries = BTreeMap::new();
     let mut inodes: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     visit(root, Path::new(""), &mut entries, &mut inodes);
+    // A link count may also count names that an overlay hides: only names that are seen are compared.
+    let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for first in entries.values().filter_map(|entry| entry.linked.as_ref()) {
+        *names.entry(first.clone()).or_default() += 1;
+    }
+    for entry in entries.values_mut() {
+        entry.linked.take_if(|first| names.get(first) == Some(&1));
+    }
     entries
 }
 

@@ -23,7 +23,7 @@ fn the_services_die() {
     isolated(|sandbox| {
         let (_registry, dhow, image) = ready(sandbox);
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} httpd -f -p 80 -h /var/www"));
-        let get = || tool("busybox", ["wget", "-T", "3", "-q", "-O", "-", "http://127.0.0.1:8080/"]).run();
+        let get = || tool("timeout", ["3", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).run();
         dhow_tests::eventually("it answers", 10, || (get().code == 0).then_some(()));
         for round in 0..3 {
             let _killed =

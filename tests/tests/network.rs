@@ -14,7 +14,8 @@ fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
 const SERVER: &str = "httpd -f -p 80 -h /var/www";
 
 fn get(url: &str) -> dhow_tests::Ran {
-    tool("busybox", ["wget", "-T", "3", "-q", "-O", "-", url]).run()
+    // Not wget's own -T: Debian 12's static busybox falls over it.
+    tool("timeout", ["3", "busybox", "wget", "-q", "-O", "-", url]).run()
 }
 
 fn eventually_get(url: &str) -> String {
@@ -60,14 +61,14 @@ fn a_published_port_is_reached_from_everywhere() {
             "by another address of the host"
         );
         let from_outside =
-            ["netns", "exec", "outside", "busybox", "wget", "-T", "3", "-q", "-O", "-", "http://192.0.2.1:8080/"];
+            ["netns", "exec", "outside", "timeout", "3", "busybox", "wget", "-q", "-O", "-", "http://192.0.2.1:8080/"];
         assert_eq!(tool("ip", from_outside).run().ok().stdout, "hello from a container\n");
         assert_eq!(dhow.ok("port web"), "80/tcp -> 0.0.0.0:8080");
         assert_eq!(dhow.ok("port web 80"), "0.0.0.0:8080");
         assert!(dhow.ok("ps").contains("0.0.0.0:8080->80/tcp"));
         let address = dhow.field("web", "/NetworkSettings/IPAddress").as_str().unwrap().to_owned();
         assert_eq!(get(&format!("http://{address}/")).ok().stdout, "hello from a container\n");
-        let hairpin = dhow.run(&format!("run --rm {image} wget -T 3 -q -O - http://192.0.2.1:8080/")).ok();
+        let hairpin = dhow.run(&format!("run --rm {image} timeout 3 wget -q -O - http://192.0.2.1:8080/")).ok();
         assert_eq!(hairpin.stdout, "hello from a container\n", "from a container by the host's address");
         dhow.ok("rm -f web");
         get("http://127.0.0.1:8080/").code(1);
@@ -91,7 +92,7 @@ fn a_container_reaches_another_and_itself() {
         assert_eq!(dhow.ok("exec web wget -q -O - http://127.0.0.1/"), "hello from a container");
         let gateway = dhow.field("web", "/NetworkSettings/Gateway").as_str().unwrap().to_owned();
         assert_eq!(
-            dhow.ok(&format!("exec web wget -T 3 -q -O - http://{gateway}:8081/")),
+            dhow.ok(&format!("exec web timeout 3 wget -q -O - http://{gateway}:8081/")),
             "hello from a container",
             "hairpin"
         );
@@ -114,7 +115,8 @@ fn out_through_nat() {
         server.stderr(std::fs::File::create(&log).unwrap());
         let mut server = server.spawn().unwrap();
         let said = dhow_tests::eventually("the outside answers", 15, || {
-            Some(dhow.run(&format!("run --rm {image} wget -T 3 -q -O - http://192.0.2.2/"))).filter(|ran| ran.code == 0)
+            Some(dhow.run(&format!("run --rm {image} timeout 3 wget -q -O - http://192.0.2.2/")))
+                .filter(|ran| ran.code == 0)
         });
         assert_eq!(said.stdout, "outside\n");
         let log = dhow_tests::command::text(log);
