@@ -84,7 +84,7 @@ fn planned(runtime: &Runtime, state: &State) -> Result<Cgroup> {
     let cgroups_path = plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default();
     let request =
         CgroupRequest { cgroups_path, id: &state.id, driver: runtime.driver(), rootless: runtime.is_rootless() };
-    Ok(CgroupPlan::new(&request)?.create(None)?)
+    Ok(CgroupPlan::new(&request)?.open()?)
 }
 
 /// Kills what is left and waits for its end.

@@ -51,7 +51,7 @@ impl CgroupPlan {
             CgroupDriver::Systemd => return Err(CgroupError::SystemdDriver),
         }
         let path = CgroupPath::new(request.cgroups_path, request.id)?;
-        match Layout::detect() {
+        match Layout::detect(path.is_relative()) {
             Ok(layout) => Ok(Self { place: Some((layout, path)), forgiving }),
             Err(CgroupError::NotMounted) if forgiving => Ok(Self { place: None, forgiving }),
             Err(error) => Err(error),
@@ -99,9 +99,10 @@ impl CgroupPlan {
             Layout::Unified(hierarchy) => {
                 let settings = limits::v2::settings(resources)?;
                 self.make_v2(hierarchy, path, &mut made)?;
+                let new = !made.new.is_empty();
                 made.finish(|cgroup| {
                     cgroup.write(&settings)?;
-                    cgroup.members.first().map_or(Ok(()), |member| self.filter_v2(&rules, &member.dir))
+                    cgroup.unified_dir().map_or(Ok(()), |dir| tolerate(program::install(&rules, dir, new)))
                 })
             }
             Layout::Legacy(hierarchies) => {
@@ -111,7 +112,7 @@ impl CgroupPlan {
                 }
                 made.finish(|cgroup| {
                     cgroup.write(&settings)?;
-                    cgroup.dir("devices").map_or(Ok(()), |dir| self.filter_v1(&rules, dir))
+                    cgroup.dir("devices").map_or(Ok(()), |dir| tolerate(rules.install_v1(dir)))
                 })
             }
         }
@@ -120,7 +121,7 @@ impl CgroupPlan {
     fn make_v2(&self, hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<()> {
         let target = path.within(hierarchy);
         let prepare = |_: &Dir, _: &Dir| Ok(());
-        let ready = |parent: &Dir| enable_controllers(&hierarchy.mount, parent.path());
+        let ready = |parent: &Dir| enable_controllers(&hierarchy.mount, parent);
         let Some((_, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, prepare, ready))? else {
             return Ok(());
         };
@@ -150,26 +151,6 @@ impl CgroupPlan {
         }
         made.add(hierarchy, dir, new);
         made.members.last().map_or(Ok(()), |member| inherit(&parent, &member.dir))
-    }
-
-    fn filter_v2(&self, rules: &DeviceRules, dir: &Dir) -> Result<()> {
-        match program::install(rules, dir) {
-            // Only the first user namespace may load programs. Without CAP_MKNOD there a container in another one can make
-            // no device to open.
-            Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => {
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    fn filter_v1(&self, rules: &DeviceRules, dir: &Dir) -> Result<()> {
-        match rules.install_v1(dir) {
-            Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => {
-                Ok(())
-            }
-            result => result,
-        }
     }
 
     /// Lack of permission becomes `None` where that is forgiven.
@@ -277,7 +258,7 @@ fn inherit_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
 /// Where that is so already it costs two reads. Else each level from the root on gets what it lacks in one write, or one by one
 /// when the kernel refuses that (a cgroup with processes, a controller that is busy elsewhere). What can't be had is no error
 /// here: a limit that needs it will say so.
-fn enable_controllers(mount: &Path, parent: &Path) {
+fn enable_controllers(mount: &Path, parent: &Dir) {
     let Ok(root) = Dir::open(mount) else { return };
     let Ok(available) = root.read("cgroup.controllers") else { return };
     let lacking = |dir: &Dir| -> Vec<String> {
@@ -285,12 +266,11 @@ fn enable_controllers(mount: &Path, parent: &Path) {
         let enabled: Vec<_> = enabled.split_whitespace().collect();
         available.split_whitespace().filter(|name| !enabled.contains(name)).map(|name| format!("+{name}")).collect()
     };
-    let Ok(last) = Dir::open(parent) else { return };
-    if available.trim().is_empty() || lacking(&last).is_empty() {
+    if available.trim().is_empty() || lacking(parent).is_empty() {
         return;
     }
     let mut level = root;
-    let names: Vec<_> = parent.strip_prefix(mount).unwrap_or(Path::new("")).iter().collect();
+    let names: Vec<_> = parent.path().strip_prefix(mount).unwrap_or(Path::new("")).iter().collect();
     for n in 0..=names.len() {
         let lacking = lacking(&level);
         if !lacking.is_empty() && level.write("cgroup.subtree_control", &lacking.join(" ")).is_err() {
@@ -302,6 +282,15 @@ fn enable_controllers(mount: &Path, parent: &Path) {
             Some(Ok(child)) => level = child,
             _ => return,
         }
+    }
+}
+
+/// Only root of the first user namespace may filter devices. In another one a container can make no device to open, so it needs no
+/// filter there.
+fn tolerate(result: Result<()>) -> Result<()> {
+    match result {
+        Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => Ok(()),
+        result => result,
     }
 }
 

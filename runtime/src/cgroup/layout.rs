@@ -34,15 +34,12 @@ pub(super) struct Hierarchy {
 }
 
 impl Layout {
-    /// Looks at this machine.
-    pub(super) fn detect() -> Result<Self> {
+    /// Looks at this machine. On pure v2 the caller's own cgroup is looked up only when it is needed.
+    pub(super) fn detect(own: bool) -> Result<Self> {
         let mount = Path::new(MOUNT);
         if is_type(mount, CGROUP2_SUPER_MAGIC) {
-            return Ok(Self::Unified(Hierarchy {
-                controllers: vec![String::new()],
-                mount: mount.to_owned(),
-                own: own_unified()?,
-            }));
+            let own = if own { own_unified()? } else { PathBuf::from("/") };
+            return Ok(Self::Unified(Hierarchy { controllers: vec![String::new()], mount: mount.to_owned(), own }));
         }
         let mut mountinfo = None;
         let mut hierarchies = Vec::new();
@@ -72,7 +69,7 @@ impl Hierarchy {
     }
 }
 
-/// The caller's cgroup on v2, which only relative paths need.
+/// The caller's cgroup on v2.
 fn own_unified() -> Result<PathBuf> {
     let text = proc_file("/proc/self/cgroup")?;
     Ok(text.lines().find_map(|line| line.strip_prefix("0::")).map_or_else(|| "/".into(), PathBuf::from))
@@ -158,7 +155,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_cgroups() {
-        let layout = Layout::detect().unwrap();
+        let layout = Layout::detect(true).unwrap();
         assert!(layout.hierarchies().iter().all(|hierarchy| hierarchy.mount.starts_with(MOUNT)), "{layout:?}");
     }
 }

@@ -107,7 +107,7 @@ impl Cgroup {
     /// # Errors
     /// The process is gone; v1.
     pub fn of_process(pid: i32) -> Result<Self> {
-        let layout::Layout::Unified(hierarchy) = layout::Layout::detect()? else {
+        let layout::Layout::Unified(hierarchy) = layout::Layout::detect(false)? else {
             return Err(CgroupError::Without { what: "one hierarchy only" });
         };
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))

@@ -29,6 +29,11 @@ impl CgroupPath {
         Ok(if raw.is_absolute() { Self::Absolute(clean) } else { Self::Relative(clean) })
     }
 
+    /// Whether it begins at the caller's own cgroup.
+    pub(super) fn is_relative(&self) -> bool {
+        matches!(self, Self::Relative(_))
+    }
+
     /// The directory in a hierarchy.
     pub(super) fn within(&self, hierarchy: &Hierarchy) -> PathBuf {
         match self {

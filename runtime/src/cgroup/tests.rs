@@ -183,7 +183,7 @@ fn a_cgroup_that_cannot_be_finished_is_removed_again() {
         let nonsense = resources(json!({"memory": {"limit": -7}}));
         assert!(plan(&path).create(Some(&nonsense)).unwrap_err().is_invalid());
         assert!(plan(&path).check(&nonsense).unwrap_err().is_invalid());
-        for hierarchy in layout::Layout::detect().unwrap().hierarchies() {
+        for hierarchy in layout::Layout::detect(false).unwrap().hierarchies() {
             let target = hierarchy.mount.join(path.trim_start_matches('/'));
             assert!(!target.exists(), "{}", target.display());
             std::fs::remove_dir(target.parent().unwrap()).ok();
@@ -214,7 +214,7 @@ fn file(cgroup: &Cgroup, controller: &str, name: &str) -> String {
 #[test]
 fn limits_of_v1_are_in_force() {
     assert!(
-        matches!(layout::Layout::detect(), Ok(layout::Layout::Legacy(_))),
+        matches!(layout::Layout::detect(false), Ok(layout::Layout::Legacy(_))),
         "this test needs a machine with cgroup v1"
     );
     let cgroup = Guarded::make(
@@ -341,12 +341,12 @@ fn the_device_filter_refuses_what_it_should() {
             let before = dhow_sys::bpf::device_programs(dir.as_fd()).unwrap();
             assert_eq!(before.len(), 1);
             let open = serde_json::from_value::<Vec<_>>(json!([{"allow": true, "type": "c", "major": 1}])).unwrap();
-            devices::program::install(&devices::DeviceRules::new(&open).unwrap(), dir).unwrap();
+            devices::program::install(&devices::DeviceRules::new(&open).unwrap(), dir, false).unwrap();
             let after = dhow_sys::bpf::device_programs(dir.as_fd()).unwrap();
             assert!(after.len() == 1 && after != before);
             assert_eq!(may_open(&cgroup, &[(1, 11)]), [(true, true)]);
             let all = serde_json::from_value::<Vec<_>>(json!([{"allow": true}])).unwrap();
-            devices::program::install(&devices::DeviceRules::new(&all).unwrap(), dir).unwrap();
+            devices::program::install(&devices::DeviceRules::new(&all).unwrap(), dir, false).unwrap();
             assert_eq!(dhow_sys::bpf::device_programs(dir.as_fd()).unwrap(), []);
         }
     });

@@ -90,26 +90,32 @@ fn answer(allow: bool) -> [Instruction; 2] {
     [Instruction::set(Register::R0, i32::from(allow)), Instruction::exit()]
 }
 
-/// Puts the rules in force in a cgroup. What was attached stays in force until they are: the only program there is replaced in
-/// one step, and several (another runtime's) are detached after the new one is attached.
-pub(in super::super) fn install(rules: &DeviceRules, dir: &Dir) -> Result<()> {
+/// Puts the rules in force in a cgroup. In one that is not `new`, what was attached stays in force until they are: the only program
+/// there is replaced in one step, and several (another runtime's) are detached after the new one is attached.
+pub(in super::super) fn install(rules: &DeviceRules, dir: &Dir, new: bool) -> Result<()> {
     let error = |step| move |source: Errno| CgroupError::Devices { step, path: dir.path().to_owned(), source };
-    let existing = device_programs(dir.as_fd()).map_err(error("query"))?;
-    let existing = existing.into_iter().filter_map(|id| match DeviceProgram::by_id(id) {
-        // Gone meanwhile.
-        Err(Errno::ENOENT) => None,
-        result => Some(result),
-    });
-    let existing: Vec<_> = existing.collect::<std::result::Result<_, _>>().map_err(error("query"))?;
-    if rules.allow_everything() {
-        return existing.iter().try_for_each(|old| old.detach(dir.as_fd())).map_err(error("detach"));
+    let existing = if new { Vec::new() } else { attached(dir).map_err(error("query"))? };
+    if !rules.allow_everything() {
+        let program = DeviceProgram::load(&assemble(rules)).map_err(error("load"))?;
+        if let [old] = existing.as_slice() {
+            return program.replace(dir.as_fd(), old).map_err(error("replace"));
+        }
+        program.attach(dir.as_fd()).map_err(error("attach"))?;
     }
-    let program = DeviceProgram::load(&assemble(rules)).map_err(error("load"))?;
-    if let [old] = existing.as_slice() {
-        return program.replace(dir.as_fd(), old).map_err(error("replace"));
-    }
-    program.attach(dir.as_fd()).map_err(error("attach"))?;
     existing.iter().try_for_each(|old| old.detach(dir.as_fd())).map_err(error("detach"))
+}
+
+fn attached(dir: &Dir) -> std::result::Result<Vec<DeviceProgram>, Errno> {
+    let mut programs = Vec::new();
+    for id in device_programs(dir.as_fd())? {
+        match DeviceProgram::by_id(id) {
+            Ok(program) => programs.push(program),
+            // Gone meanwhile.
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(programs)
 }
 
 #[cfg(test)]

@@ -96,8 +96,8 @@ impl Settings {
     /// Two limits of one controller can depend on each other (a memory limit has to be below that with swap, a quota above
     /// its burst), in either order. So what the kernel finds invalid is tried once more after the rest.
     pub(super) fn apply<'d>(&self, dir: impl Fn(&str) -> Option<&'d Dir>) -> Result<()> {
-        if let (Some(limit), Some(usage)) =
-            (self.usage_below, dir("memory").and_then(|dir| dir.number("memory.current")))
+        if let Some(limit) = self.usage_below
+            && let Some(usage) = dir("memory").and_then(|dir| dir.number("memory.current"))
             && usage > limit
         {
             return Err(CgroupError::LimitBelowUsage { limit, usage });
