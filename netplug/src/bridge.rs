@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::mac::Mac;
 use crate::names::NetworkName;
+use crate::netlink::Socket;
 use crate::netlink::link::{self, Link};
 use crate::netlink::route::{Family, add_address};
-use crate::netlink::{Request, Socket};
 use crate::netns::own_namespace;
 use crate::network::{Network, check_overlap};
 use crate::prefix::Prefix;
@@ -51,18 +51,13 @@ pub(crate) fn bring_up(route: &mut Socket, instance: &Instance, network: &Networ
     Ok(made)
 }
 
-/// Removes links in one go.
-pub(crate) fn delete_links<'a>(route: &mut Socket, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let requests: Vec<Request> = names.into_iter().map(link::delete).collect::<Result<_>>()?;
-    route.execute(&requests)
-}
-
-/// The links whose alias says that they are bridges of this instance.
-pub(crate) fn all(route: &mut Socket, instance: &Instance) -> Result<Vec<Link>> {
+/// The bridges of this instance among the links: by their alias, or, if one was not made to its end, by its network.
+pub(crate) fn among<'a>(links: &'a [Link], instance: &Instance, networks: &[Network]) -> Vec<&'a Link> {
     let prefix = instance.alias_prefix();
-    let mut links = route.links()?;
-    links.retain(|link| link.kind == "bridge" && link.alias.starts_with(&prefix));
-    Ok(links)
+    let unfinished =
+        |link: &Link| networks.iter().any(|network| network.interface == link.name && is_ours(link, instance, network));
+    let ours = |link: &&Link| link.kind == "bridge" && (link.alias.starts_with(&prefix) || unfinished(link));
+    links.iter().filter(ours).collect()
 }
 
 /// The subnets that the host routes, in words.

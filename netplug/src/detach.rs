@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use crate::attachment::{self, Attachment, Mode};
-use crate::bridge;
 use crate::error::{Error, Result};
 use crate::lease;
 use crate::names::ContainerId;
@@ -59,7 +58,7 @@ impl Session<'_> {
             }
         }
         errors.extend(self.sweep_claims().err());
-        errors.extend(self.remove_strange_bridges().err());
+        errors.extend(self.remove_strange_links().err());
         errors.extend(if attachment::containers(self.store)?.is_empty() {
             self.release().err()
         } else {
@@ -107,8 +106,11 @@ impl Session<'_> {
         if !attachment::shared_path(self.store, record.container.as_str()).exists() {
             return Ok(());
         }
-        let names: Vec<_> = record.interfaces.iter().map(|interface| interface.host_name.as_str()).collect();
-        bridge::delete_links(self.route()?, names)
+        let mut doomed = Vec::new();
+        for interface in &record.interfaces {
+            doomed.extend(self.route()?.link(&interface.host_name)?.map(|link| link.index));
+        }
+        self.delete_links(&doomed)
     }
 
     fn give_back(&mut self, record: &Attachment) -> Result<()> {
@@ -132,13 +134,10 @@ impl Session<'_> {
         store::remove(&attachment::path(self.store, container))
     }
 
-    /// Removes bridges of ours whose network is gone.
-    fn remove_strange_bridges(&mut self) -> Result<()> {
-        let networks = network::recorded(self.store)?;
-        let instance = self.instance;
-        let bridges = bridge::all(self.route()?, instance)?;
-        let strange = |name: &&str| !networks.iter().any(|network| network.interface == *name);
-        let names: Vec<_> = bridges.iter().map(|link| link.name.as_str()).filter(strange).collect();
-        bridge::delete_links(self.route()?, names)
+    /// Removes bridges whose network is gone, and what dead containers have left on the others.
+    fn remove_strange_links(&mut self) -> Result<()> {
+        let (bridges, mut doomed) = self.bridges()?;
+        doomed.extend(self.abandoned_ports(&bridges)?);
+        self.delete_links(&doomed)
     }
 }

@@ -14,6 +14,9 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// How the names of the host's ends of veth pairs begin.
+    pub(crate) const HOST_END: &str = "dhv";
+
     /// The instance of a root, as it was given and without symbolic links, so that every way to it means the same.
     pub(crate) fn new(given: &Path, resolved: &Path) -> Self {
         Self { hash: hash(&[resolved.as_os_str().as_encoded_bytes()], 8), is_default: given == Path::new(DEFAULT_ROOT) }
@@ -40,7 +43,7 @@ impl Instance {
 
     /// The host's end of a container's veth pair.
     pub(crate) fn host_end(&self, container: &str, attempt: u32) -> String {
-        format!("dhv{}", hash(&[self.hash.as_bytes(), container.as_bytes(), &attempt.to_le_bytes()], 12))
+        format!("{}{}", Self::HOST_END, hash(&[self.hash.as_bytes(), container.as_bytes(), &attempt.to_le_bytes()], 12))
     }
 
     /// What a bridge's alias says, so that it is known as ours.

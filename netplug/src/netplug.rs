@@ -18,6 +18,7 @@ use crate::error::{Error, Result, file};
 use crate::instance::Instance;
 use crate::lease;
 use crate::names::{ContainerId, NetworkName};
+use crate::netlink::link::{self, Link};
 use crate::netlink::{Socket, conntrack};
 use crate::netns::Directory;
 use crate::network::{self, DEFAULT, Driver, Network, NetworkRequest};
@@ -107,8 +108,10 @@ impl Netplug {
         if containers > 0 {
             return Err(Error::NetworkBusy { name: network.name.into(), containers });
         }
-        if bridge::find(session.route()?, &self.instance, &network)?.is_some() {
-            bridge::delete_links(session.route()?, [network.interface.as_str()])?;
+        if let Some(found) = bridge::find(session.route()?, &self.instance, &network)? {
+            let mut doomed = session.abandoned_ports(&[found.index])?;
+            doomed.push(found.index);
+            session.delete_links(&doomed)?;
         }
         remove_all(&lease::directory(&self.store, &network.name))?;
         store::remove(&network::path(&self.store, &network.name))?;
@@ -154,7 +157,23 @@ impl Netplug {
 
     /// Takes down what no container uses: to be called when nothing is going to happen for a while.
     pub fn release(&self) -> Result<()> {
+        // An instance that was removed meanwhile is not to come back by being locked.
+        if !self.store.path("").exists() {
+            return Ok(());
+        }
         self.session()?.release()
+    }
+
+    /// Removes the ends of veth pairs that containers have left: the kernel keeps the namespace of a dead container, and
+    /// with it the container's address on the bridge, as long as a TCP connection of it waits for answers.
+    pub fn sweep(&self) -> Result<()> {
+        let doomed = {
+            let mut session = self.session()?;
+            let (bridges, _) = session.bridges()?;
+            session.abandoned_ports(&bridges)?
+        };
+        // Removing takes its time. By their numbers, which are not given twice, that needs no lock.
+        Socket::open(Protocol::Route)?.execute(&link::delete(&doomed)?)
     }
 
     pub(crate) fn session(&self) -> Result<Session<'_>> {
@@ -276,17 +295,10 @@ impl Session<'_> {
         if !attachment::containers(self.store)?.is_empty() {
             return Ok(());
         }
-        let instance = self.instance;
-        let bridges = bridge::all(self.route()?, instance)?;
-        let mut names: BTreeSet<String> = bridges.into_iter().map(|link| link.name).collect();
-        // One that was cut off in the middle of being made has no alias yet.
-        for network in network::recorded(self.store)? {
-            if bridge::find(self.route()?, instance, &network).is_ok_and(|found| found.is_some()) {
-                names.insert(network.interface);
-            }
-        }
+        let (mut doomed, _) = self.bridges()?;
+        doomed.extend(self.abandoned_ports(&doomed)?);
         let mut errors = Vec::new();
-        errors.extend(bridge::delete_links(self.route()?, names.iter().map(String::as_str)).err());
+        errors.extend(self.delete_links(&doomed).err());
         errors.extend(self.cache.firewall.remove().err());
         errors.extend(self.namespaces.release().err());
         errors.extend(store::remove(&network::path(self.store, &NetworkName::parse(DEFAULT)?)).err());
@@ -294,6 +306,37 @@ impl Session<'_> {
             errors.extend(remove_all(&self.store.path(directory)).err());
         }
         Error::several(errors)
+    }
+
+    /// The bridges of the instance by index, and those among them whose network is gone.
+    pub(crate) fn bridges(&mut self) -> Result<(Vec<u32>, Vec<u32>)> {
+        let instance = self.instance;
+        let networks = network::recorded(self.store)?;
+        let links = self.route()?.links()?;
+        let bridges = bridge::among(&links, instance, &networks);
+        let strange = |link: &&&Link| !networks.iter().any(|network| network.interface == link.name);
+        let strange = bridges.iter().filter(strange).map(|link| link.index).collect();
+        Ok((bridges.iter().map(|link| link.index).collect(), strange))
+    }
+
+    /// The ports of these bridges that belong to no attached container.
+    pub(crate) fn abandoned_ports(&mut self, bridges: &[u32]) -> Result<Vec<u32>> {
+        let containers = attachment::containers(self.store)?;
+        let records: Vec<_> = containers.iter().filter_map(|name| attachment::read(self.store, name)).collect();
+        let interfaces = records.iter().flat_map(|record| &record.interfaces);
+        let used: BTreeSet<&str> = interfaces.map(|interface| interface.host_name.as_str()).collect();
+        let links = self.route()?.links()?;
+        let abandoned = |link: &&Link| {
+            link.master.is_some_and(|master| bridges.contains(&master))
+                && link.name.starts_with(Instance::HOST_END)
+                && !used.contains(link.name.as_str())
+        };
+        Ok(links.iter().filter(abandoned).map(|link| link.index).collect())
+    }
+
+    /// Removes links in one go.
+    pub(crate) fn delete_links(&mut self, links: &[u32]) -> Result<()> {
+        self.route()?.execute(&link::delete(links)?)
     }
 
     /// What of the address space is in use, in words: the host's routes and the networks, up or not.

@@ -1,6 +1,7 @@
 //! `dhow.network.v1.Network` over ttrpc: messages become requests of the library, its answers become messages.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,12 +35,14 @@ pub fn serve(netplug: Netplug, socket: std::path::PathBuf, idle: Duration) -> Re
 /// The service, for a server of one's own.
 #[must_use]
 pub fn services(netplug: Arc<Netplug>) -> Services {
-    create_network(Arc::new(Service { netplug }))
+    create_network(Arc::new(Service { netplug, sweeping: Arc::default() }))
 }
 
 #[derive(Debug)]
 struct Service {
     netplug: Arc<Netplug>,
+    /// Whether a sweep is going to be made anyway.
+    sweeping: Arc<AtomicBool>,
 }
 
 impl Service {
@@ -50,6 +53,24 @@ impl Service {
     ) -> ttrpc::Result<T> {
         let netplug = self.netplug.clone();
         blocking(move || run(&netplug).map_err(|error| status(error.kind(), &error))).await
+    }
+
+    /// Sees to it that what a container has left is removed soon, if the kernel has not done so by then.
+    fn sweep_soon(&self) {
+        if self.sweeping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (netplug, sweeping) = (self.netplug.clone(), self.sweeping.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(SWEEP_AFTER).await;
+            sweeping.store(false, Ordering::SeqCst);
+            let swept = blocking(move || {
+                report("remove what containers have left", netplug.sweep());
+                Ok(())
+            });
+            // The error is that the process is about to end; the next one sweeps.
+            let _ending = swept.await;
+        });
     }
 }
 
@@ -105,6 +126,7 @@ impl NetworkService for Service {
 
     async fn detach(&self, _context: &TtrpcContext, request: message::DetachRequest) -> ttrpc::Result<Empty> {
         self.call(move |netplug| netplug.detach(&ContainerId::parse(&request.container_id)?)).await?;
+        self.sweep_soon();
         Ok(Empty::new())
     }
 
@@ -224,3 +246,6 @@ fn attach_response(attachment: Attachment) -> message::AttachResponse {
         ..Default::default()
     }
 }
+
+/// The kernel frees a namespace within some tens of milliseconds, unless something holds it.
+const SWEEP_AFTER: Duration = Duration::from_secs(1);

@@ -113,11 +113,22 @@ pub(crate) fn settle(name: &str) -> Result<Request> {
     request(libc::RTM_GETLINK, 0, writer, format!("look up link {name}"), None)
 }
 
-/// Removes a link. Slow for a veth (the kernel waits for a grace period): those go with their namespace.
-pub(crate) fn delete(name: &str) -> Result<Request> {
-    let mut writer = Writer::new(&header(0, 0, 0));
-    writer.string(libc::IFLA_IFNAME, name);
-    request(libc::RTM_DELLINK, 0, writer, format!("delete link {name}"), Some(Errno::ENODEV))
+/// Removes links in one go. The kernel waits for a grace period to remove one (19 ms), so those that go are gathered in a
+/// group, which it removes with a single wait. Links that are gone already are no error.
+pub(crate) fn delete(links: &[u32]) -> Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    for index in links {
+        let mut writer = Writer::new(&header(*index, 0, 0));
+        writer.u32(libc::IFLA_GROUP, DOOMED);
+        let what = format!("gather link {index} for removal");
+        requests.push(request(libc::RTM_SETLINK, 0, writer, what, Some(Errno::ENODEV))?);
+    }
+    if !links.is_empty() {
+        let mut writer = Writer::new(&header(0, 0, 0));
+        writer.u32(libc::IFLA_GROUP, DOOMED);
+        requests.push(request(libc::RTM_DELLINK, 0, writer, "delete links".to_owned(), Some(Errno::ENODEV))?);
+    }
+    Ok(requests)
 }
 
 /// Makes a veth pair whose ends are born where they belong: one as a port of the bridge, one in the container's
@@ -203,6 +214,8 @@ pub(crate) fn vanished(name: &str) -> Error {
     }
 }
 
+/// The group of links that are about to be removed: a number that nobody else uses ("dhow").
+const DOOMED: u32 = 0x6468_6f77;
 const IFINFOMSG: usize = 16;
 const IFF_UP: u32 = 1;
 const VETH_INFO_PEER: u16 = 1;

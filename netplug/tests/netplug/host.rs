@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dhow_netplug::{AttachRequest, Attachment, ContainerId, FilesRequest, Mode, Netplug, Port, Result};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -69,7 +69,6 @@ impl Host {
             });
         });
         run("ip link add wan type veth peer name lan");
-        inside_new(&outside, || ());
         run(&format!("ip link set lan netns {}", outside.display()));
         run("ip addr add 192.0.2.1/24 dev wan");
         run("ip link set wan up");
@@ -119,6 +118,13 @@ impl Host {
         let left = |name: &str| std::fs::read_dir(networks.join(name)).map(|list| list.count()).unwrap_or(0);
         assert_eq!((left("leases"), left("ports"), left("attachments")), (0, 0, 0));
         assert!(!self.runroot().join("netns").exists());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // A mount point cannot be removed with the directory.
+        let _unmounted = umount2(&self.outside, MntFlags::MNT_DETACH);
     }
 }
 
@@ -183,11 +189,6 @@ pub(crate) fn inside<T: Send>(namespace: &Path, run: impl FnOnce() -> T + Send) 
         });
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// As [`inside`], to see that the namespace is there.
-fn inside_new(namespace: &Path, run: impl FnOnce() + Send) {
-    inside(namespace, run);
 }
 
 /// The namespace of an attachment.

@@ -240,6 +240,22 @@ fn a_namespace_is_shared() {
 }
 
 #[test]
+fn a_namespace_that_is_held_loses_its_address() {
+    on_host(|host| {
+        let one = host.attach("one", "bridge", &[]).unwrap();
+        // As a connection of a dead container does that waits for an answer.
+        let server = Server::tcp(Some(namespace(&one)), 80);
+        host.detach("one");
+        assert!(run("ip -o link").contains(&one.interfaces[0].host_name));
+        let two = host.attach("two", "bridge", &[]).unwrap();
+        host.plug.sweep().unwrap();
+        assert!(!run("ip -o link").contains(&one.interfaces[0].host_name));
+        host.plug.check(&two.container).unwrap();
+        drop(server);
+    });
+}
+
+#[test]
 fn files_say_what_was_asked() {
     on_host(|host| {
         let directory = host.directory.path().join("files");

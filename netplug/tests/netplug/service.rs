@@ -9,6 +9,9 @@ use dhow_api::clients::Network;
 use dhow_api::network as message;
 use dhow_api::rpc::Client;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::host::{HOST, Host, OUTSIDE, Server, ask, on_host};
 
 /// A service of the host's instance, killed when dropped.
@@ -40,8 +43,22 @@ impl Process {
     }
 
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
+        self.kill_tracee();
+        let _ended = self.child.kill();
         self.child.wait().unwrap();
+    }
+
+    /// Kills what the child runs: a service outlives the strace that watched it. Then strace ends by itself.
+    fn kill_tracee(&mut self) {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children: Vec<i32> = children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        for child in &children {
+            let _ended = kill(Pid::from_raw(*child), Signal::SIGKILL);
+        }
+        if !children.is_empty() {
+            self.child.wait().unwrap();
+        }
     }
 
     /// Waits for its own end.
@@ -52,8 +69,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        if self.child.try_wait().unwrap().is_none() {
+            self.kill();
+        }
     }
 }
 
