@@ -54,6 +54,10 @@ fn states_on_the_way() {
     assert_eq!(container.state().status.unwrap(), task::Status::PAUSED);
     container.task.resume(&task::ResumeRequest { id: id.clone(), ..Default::default() }).unwrap();
     assert_eq!(container.state().status.unwrap(), task::Status::RUNNING);
+    let stats = container.task.stats(&task::StatsRequest { id, ..Default::default() }).unwrap();
+    // Which message it is depends on the machine's cgroups; that it is one of them, and not empty, does not.
+    assert!(stats.stats.type_url.starts_with("io.containerd.cgroups.v"), "{stats:?}");
+    assert!(!stats.stats.value.is_empty());
     container.kill(libc::SIGTERM).unwrap();
     assert_eq!(container.wait(), 3);
     assert_eq!(container.kill(libc::SIGTERM).unwrap_err().kind(), Kind::NotFound);

@@ -32,11 +32,11 @@ pub(crate) const TEST: &[Package] = &[
     ("jq", "jq"),
     ("podman", "podman"),
     ("conmon", "conmon"),
+    ("containerd", "containerd"),
 ];
 
 /// The engines that the benchmark runs beside ours, beyond [`TEST`].
 pub(crate) const PEERS: &[Package] = &[
-    ("containerd", "containerd"),
     ("docker.io", "dockerd"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iptables", "iptables"),
