@@ -60,13 +60,19 @@ impl Default for FakeRegistry {
 }
 
 impl FakeRegistry {
-    /// An empty one.
-    ///
-    /// # Panics
-    /// When no port is free.
+    /// An empty one on loopback.
     #[must_use]
     pub fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::on("127.0.0.1:0")
+    }
+
+    /// An empty one on an address.
+    ///
+    /// # Panics
+    /// When it is taken.
+    #[must_use]
+    pub fn on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).expect("an address to listen on");
         let host = listener.local_addr().expect("its address").to_string();
         let registry = Self { host, state: Arc::default() };
         let serving = registry.clone();

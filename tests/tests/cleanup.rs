@@ -23,7 +23,7 @@ fn removing_everything_empties_the_disk() {
         dhow.ok(&format!("run --name one {image} sh -c true"));
         dhow.ok(&format!("commit one {}", registry.image("committed")));
         dhow.ok(&format!("run --rm {} true", registry.image("committed")));
-        dhow.run(&format!("rmi {image}")).one_line(1, &[&image, "one"]);
+        dhow.run(&format!("rmi {image}")).one_line(1, &[&image, "must be forced"]);
         dhow.ok("rm one");
         assert!(!content(&dhow).is_empty());
         let ids = dhow.ok("images -q");

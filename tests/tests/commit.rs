@@ -41,6 +41,8 @@ fn change(registry: &Registry, dhow: &Instance, image: &str) -> String {
     let id = dhow.dhow(commit).run().ok();
     assert!(id.out().starts_with("sha256:") && id.out().len() == 71, "{}", id.out());
     dhow.ok(&format!("push {target}"));
+    // A commit is unpacked when it is first needed.
+    assert_eq!(dhow.ok(&format!("run --rm --net none {target}")), "new");
     target
 }
 
@@ -96,6 +98,8 @@ fn podman_pulls_and_runs_what_is_pushed() {
                 .arg("--runroot")
                 .arg(&run)
                 .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
+                // Debian 12's crun wants nothing to do with a hybrid cgroup tree.
+                .args(["--runtime", "runc"])
                 .args(args)
                 .env("TMPDIR", sandbox.path())
         };
@@ -157,7 +161,7 @@ fn installing_a_program_in_a_terminal_and_keeping_it() {
         terminal.expect("# ");
         terminal
             .send("printf '#!/bin/sh\\necho installed\\n' >/usr/local/bin/tool; chmod +x /usr/local/bin/tool; tool\n");
-        terminal.expect("\ninstalled");
+        terminal.expect("\rinstalled");
         terminal.expect("# ");
         terminal.send("exit\n");
         assert_eq!(terminal.end(), 0);
@@ -176,9 +180,9 @@ fn pushing_again_sends_nothing_and_another_repository_borrows() {
         let target = registry.image("copy/of:1");
         dhow.ok(&format!("tag {image} {target}"));
         let first = dhow.ok(&format!("push {target}"));
-        assert!(first.contains("Mounted from busybox") || first.contains("Layer already exists"), "{first}");
+        assert!(first.contains("Mounted from busybox") || first.contains("lready exists"), "{first}");
         let again = dhow.ok(&format!("push {target}"));
-        assert!(again.contains("Layer already exists"), "{again}");
+        assert!(again.contains("lready exists"), "{again}");
         assert!(again.contains("digest: sha256:"), "{again}");
     });
 }

@@ -114,8 +114,8 @@ fn what_must_not_work_inside_does_not() {
         let (_registry, dhow, image) = ready(sandbox);
         let said = |script: &str| dhow.dhow(["run", "--rm", &image, "sh", "-c", script]).run().ok().out().to_owned();
         assert_eq!(said("cat /proc/1/comm; true"), "sh", "it is the first of its own processes");
-        assert_eq!(said("ls -l /proc/kcore | cut -c1-10; wc -c </proc/kcore"), "crw-rw-rw-\n0");
-        assert_eq!(said("ls -A /sys/firmware /proc/scsi | grep -v :"), "", "masked directories are empty");
+        assert_eq!(said("ls -l /proc/keys | cut -c1-10; wc -c </proc/keys"), "crw-rw-rw-\n0");
+        assert_eq!(said("ls -A /sys/firmware /proc/acpi | grep -v :; true"), "", "masked directories are empty");
         for forbidden in [
             "echo 1 >/proc/sys/kernel/panic",
             "echo b >/proc/sysrq-trigger",
@@ -223,8 +223,11 @@ fn rm_leaves_nothing_and_without_it_the_container_stays() {
         collect(&dhow.runroot().join("runtime"), &mut run);
         collect(&dhow.runroot().join("netns"), &mut run);
         assert_eq!((containers, run), (Vec::<String>::new(), Vec::<String>::new()));
-        let new: Vec<String> =
-            dhow.files().into_iter().filter(|file| !before.contains(file) && !file.starts_with("networks")).collect();
+        let new: Vec<String> = dhow
+            .files()
+            .into_iter()
+            .filter(|file| !before.contains(file) && !file.starts_with("networks") && file != "names/.lock 0")
+            .collect();
         assert_eq!(new, Vec::<String>::new());
         dhow.ok(&format!("run --name stays {image} true"));
         assert_eq!(dhow.status("stays"), "exited");

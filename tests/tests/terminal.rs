@@ -28,13 +28,15 @@ fn a_shell_on_a_terminal() {
         terminal.expect("55 133");
         terminal.send("echo $TERM\n");
         terminal.expect("xterm");
-        terminal.send("sleep 100; echo code $?\n");
+        terminal.send("sleep 100\n");
         dhow_tests::eventually("sleep runs", 10, || {
             let top = dhow.dhow(["ps", "-q"]).run().ok();
             let inside = dhow.dhow(["exec", top.out(), "ps"]).run();
             inside.stdout.contains("sleep 100").then_some(())
         });
         terminal.send("\x03");
+        terminal.expect("^C");
+        terminal.send("echo code $?\n");
         terminal.expect("code 130");
         terminal.send("exit 42\n");
         assert_ne!(before, "");
@@ -134,7 +136,7 @@ fn exec_on_a_terminal() {
 fn a_terminal_is_refused_where_there_is_none() {
     isolated(|sandbox| {
         let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
-        dhow.run(&format!("run --rm -it {image} sh")).one_line(1, &["not a TTY"]);
+        dhow.run(&format!("run --rm -it {image} sh")).one_line(125, &["not a TTY"]);
         assert_eq!(dhow.ok("ps -aq"), "");
     });
 }
