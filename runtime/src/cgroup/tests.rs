@@ -30,6 +30,9 @@ fn resources(value: serde_json::Value) -> LinuxResources {
 fn on_each_version(test: fn(&str)) {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
     std::thread::spawn(move || test("own")).join().unwrap();
+    if is_unified() {
+        return;
+    }
     std::thread::spawn(move || {
         // Of this thread alone: a mount namespace belongs to a thread once it shares nothing of its file system state.
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
@@ -40,6 +43,11 @@ fn on_each_version(test: fn(&str)) {
     })
     .join()
     .unwrap();
+}
+
+/// Whether the machine's own hierarchies are v2.
+fn is_unified() -> bool {
+    matches!(layout::Layout::detect(false), Ok(layout::Layout::Unified(_)))
 }
 
 /// A cgroup that is removed with the one it lies in when the test ends, however it ends.
@@ -212,11 +220,54 @@ fn file(cgroup: &Cgroup, controller: &str, name: &str) -> String {
 }
 
 #[test]
-fn limits_of_v1_are_in_force() {
-    assert!(
-        matches!(layout::Layout::detect(false), Ok(layout::Layout::Legacy(_))),
-        "this test needs a machine with cgroup v1"
+fn limits_are_in_force() {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+    if is_unified() { limits_of_v2_are_in_force() } else { limits_of_v1_are_in_force() }
+}
+
+fn limits_of_v2_are_in_force() {
+    let cgroup = Guarded::make(
+        "limits",
+        json!({
+            "memory": {"limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20},
+            "cpu": {"shares": 1024, "quota": 50000, "period": 100_000, "burst": 10000, "cpus": "0", "mems": "0"},
+            "pids": {"limit": 50},
+            "unified": {"memory.high": "60000000"},
+        }),
     );
+    let check = |expected: &[(&str, &str)]| {
+        for (name, value) in expected {
+            assert_eq!(file(&cgroup, "", name), *value, "{name}");
+        }
+    };
+    check(&[
+        ("memory.max", "67108864"),
+        ("memory.swap.max", "67108864"),
+        ("memory.low", "33554432"),
+        ("memory.high", "59998208"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.max.burst", "10000"),
+        ("cpuset.cpus", "0"),
+        ("pids.max", "50"),
+    ]);
+    cgroup.apply(&resources(json!({"memory": {"limit": -1}, "cpu": {"period": 50000}}))).unwrap();
+    check(&[("memory.max", "max"), ("memory.swap.max", "max"), ("cpu.max", "50000 50000")]);
+    cgroup.apply(&resources(json!({"cpu": {"quota": 5000, "burst": 5000}, "pids": {"limit": -1}}))).unwrap();
+    check(&[("cpu.max", "5000 50000"), ("cpu.max.burst", "5000"), ("pids.max", "max")]);
+    cgroup.apply(&resources(json!({"cpu": {"idle": 1, "shares": 500}}))).unwrap();
+    check(&[("cpu.idle", "1")]);
+
+    let process = busy(&cgroup);
+    let stats = cgroup.stats().unwrap();
+    assert_eq!(stats.pids.current, 1);
+    assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("anon"), "{stats:?}");
+    let below = resources(json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}));
+    assert!(matches!(cgroup.apply(&below), Err(CgroupError::LimitBelowUsage { limit: 4096, .. })));
+    drop(process);
+}
+
+fn limits_of_v1_are_in_force() {
     let cgroup = Guarded::make(
         "limits",
         json!({
@@ -277,7 +328,7 @@ fn busy(cgroup: &Cgroup) -> Process {
 #[test]
 fn limits_of_v2_name_what_is_not_there() {
     on_each_version(|version| {
-        if version == "own" {
+        if version == "own" && !is_unified() {
             return;
         }
         let cgroup = Guarded::make("limits-v2", json!({"unified": {"cgroup.max.depth": "5"}}));
