@@ -1,7 +1,5 @@
 //! The shim is killed: the container runs on, and the next shim goes on with it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may, as tests may")]
-
 mod common;
 
 use common::Container;

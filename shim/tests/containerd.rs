@@ -79,7 +79,7 @@ fn containers_run_and_leave_nothing() {
         # ctr has to see the end of its input after it has made the task (its own bug, the same with runc).
         (sleep 1; echo piped) | code $ctr run --rm $options $image three cat
         code $ctr run --rm $options $image four absent
-        code script -E never -qec "$ctr run --rm -t $options $image five sh -c 'test -t 0 && echo terminal; exit 4'" /dev/null
+        code script -qec "$ctr run --rm -t $options $image five sh -c 'test -t 0 && echo terminal; exit 4'" /dev/null < <(sleep 9)
         grep -c '^err$' stderr
         grep -o 'exec: "absent": executable file not found in $PATH' stderr
         $ctr containers ls -q; $ctr task ls -q

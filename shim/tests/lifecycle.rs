@@ -1,7 +1,5 @@
 //! From Create to the end: exit codes, logs, restarts, failures, and that nothing is left.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may, as tests may")]
-
 mod common;
 
 use common::Container;

@@ -1,7 +1,5 @@
 //! Attached clients: input, output, detaching, slow readers, large amounts.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may, as tests may")]
-
 mod common;
 
 use std::time::Duration;
