@@ -117,7 +117,10 @@ fn bad_profiles_name_the_field() {
         (rule(json!({"names": [], "action": "SCMP_ACT_ERRNO"})), "linux.seccomp.syscalls[0].names: empty"),
         (rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"})), "linux.seccomp.listenerPath: missing"),
         (rule(json!({"names": ["write"], "action": "SCMP_ACT_NOTIFY"})), "linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY"),
-        (rule(json!({"names": ["mkdir", "sendmsg"], "action": "SCMP_ACT_NOTIFY"})), "linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY"),
+        (
+            rule(json!({"names": ["mkdir", "sendmsg"], "action": "SCMP_ACT_NOTIFY"})),
+            "linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY",
+        ),
         (
             rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_KILL", "errnoRet": 1})),
             "linux.seccomp.syscalls[0].errnoRet: ",
