@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 pub(crate) fn everywhere(test: impl Fn(&mut Bench)) {
     for runtime in [ours(), PathBuf::from("/usr/sbin/runc")] {
         assert!(runtime.exists(), "{} is needed as the peer", runtime.display());
-        eprintln!("against {}", runtime.display());
         test(&mut Bench::new(runtime));
     }
 }
