@@ -162,8 +162,8 @@ mod tests {
         fs::create_dir_all(from.join("d")).unwrap();
         fs::create_dir_all(&to).unwrap();
         fs::write(from.join("d/f"), "text").unwrap();
-        fs::set_permissions(from.join("d/f"), fs::Permissions::from_mode(0o4711)).unwrap();
         std::os::unix::fs::chown(from.join("d/f"), Some(7), Some(8)).unwrap();
+        fs::set_permissions(from.join("d/f"), fs::Permissions::from_mode(0o4711)).unwrap();
         symlink("/nowhere", from.join("l")).unwrap();
         nix::unistd::mkfifo(&from.join("p"), Mode::S_IRWXU).unwrap();
         // What is in the way is a link that leads out.
