@@ -53,7 +53,10 @@ impl<'a> Launch<'a> {
         let launched = self.write_documents().and_then(|()| self.run_shim());
         if launched.is_err() {
             self.container.record.started = started;
-            if let Err(error) = self.container.save() {
+            // With --rm the shim has removed everything by now.
+            if self.container.bundle.path().exists()
+                && let Err(error) = self.container.save()
+            {
                 log::warn!("{}", dhow_api::error::chain(&error));
             }
         }

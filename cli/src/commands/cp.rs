@@ -44,6 +44,9 @@ pub(crate) struct Command {
 
 impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
+        if self.source == "-" || self.target == "-" {
+            return Err(Error::Unsupported { flag: "cp with -".into(), why: "tar streams are still to come" });
+        }
         match (split(&self.source), split(&self.target)) {
             (Some((name, path)), None) => self.copy_out(ctx, &ctx.containers().find(name)?, path)?,
             (None, Some((name, path))) => self.copy_in(ctx, &ctx.containers().find(name)?, path)?,
