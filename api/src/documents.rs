@@ -75,6 +75,10 @@ pub struct ShimConfig {
     /// Remove the container with all it has when it ends (`--rm`).
     #[serde(default)]
     pub auto_remove: bool,
+    /// With `auto_remove`: files and directories outside of the container's own directory that go with it (the claim of its
+    /// name, its anonymous volumes).
+    #[serde(default)]
+    pub also_remove: Vec<PathBuf>,
     /// The key of the snapshot to remove with it.
     #[serde(default)]
     pub snapshot: Option<String>,
@@ -109,6 +113,7 @@ impl ShimConfig {
             log: LogConfig::default(),
             stdin: Stdin::default(),
             auto_remove: false,
+            also_remove: Vec::new(),
             snapshot: None,
             network: false,
             restart: RestartPolicy::default(),

@@ -17,7 +17,7 @@ use crate::shims::Services;
 use crate::snapshot::Layers;
 use crate::spec::{self, Environment};
 use crate::stdio::{Attachment, Session};
-use crate::{files, plan, terminal};
+use crate::{files, plan, terminal, volumes};
 
 /// A container that is about to run.
 #[derive(Debug)]
@@ -120,6 +120,10 @@ impl<'a> Launch<'a> {
             (true, false) => Stdin::Open,
         };
         config.auto_remove = record.host.auto_remove;
+        if record.host.auto_remove {
+            config.also_remove = volumes::anonymous(self.ctx, record);
+            config.also_remove.push(self.ctx.containers().names().path(&record.name));
+        }
         config.snapshot = Some(record.id.clone());
         config.network = true;
         config.restart = record.restart();
@@ -186,7 +190,7 @@ pub(crate) fn start_failure(error: ApiError) -> Error {
     let text = message.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     // Only where the program itself is meant: a missing bind source is our caller's mistake, not the program's.
-    let program = has(&["exec", "executable", "chdir", "program"]);
+    let program = has(&["exec", "process.cwd"]);
     let code = if *kind == Kind::NotFound || (program && has(&["not found", "no such file"])) {
         127
     } else if program
@@ -262,6 +266,7 @@ mod tests {
         for (kind, message, want) in [
             (Kind::NotFound, "exec \"nope\": not found in PATH", 127),
             (Kind::Internal, "execute /x: No such file or directory", 127),
+            (Kind::InvalidArgument, "process.cwd /x: no such file or directory", 127),
             (Kind::PermissionDenied, "execute /etc/passwd: Permission denied", 126),
             (Kind::Internal, "execute /x: Exec format error", 126),
             (Kind::Internal, "mount /x: No such file or directory", 125),

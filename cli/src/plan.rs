@@ -186,7 +186,12 @@ fn mounts(flags: &CreateFlags, inputs: &Inputs<'_>, config: &Config) -> Result<V
     }
     for text in &flags.volumes_from {
         let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
-        for mut mount in (inputs.container)(name)?.mounts {
+        let donor = (inputs.container)(name)?;
+        if donor.host.auto_remove && donor.mounts.iter().any(|m| m.anonymous) {
+            let why = "its anonymous volumes go when it ends";
+            return Err(Error::Unsupported { flag: format!("--volumes-from {name}, which has --rm,"), why });
+        }
+        for mut mount in donor.mounts {
             mount.rw = mount.rw && mode != "ro";
             mount.anonymous = false;
             map.insert(mount.destination.clone(), mount);

@@ -162,6 +162,9 @@ pub(crate) fn abandoned(ctx: &Context) -> Result<Vec<String>> {
         files::remove_dir_if_there(claim.bundle.path())?;
         ids.push(id);
     }
+    if !ids.is_empty() {
+        ctx.containers().names().sweep()?;
+    }
     Ok(ids)
 }
 

@@ -128,6 +128,12 @@ pub(crate) fn remove_anonymous(ctx: &Context, record: &Record) -> Result<()> {
     Error::of_all(errors)
 }
 
+/// The directories of a container's anonymous volumes.
+pub(crate) fn anonymous(ctx: &Context, record: &Record) -> Vec<PathBuf> {
+    let own = record.mounts.iter().filter(|m| m.kind == "volume" && m.anonymous && !m.name.is_empty());
+    own.map(|mount| ctx.root.volumes().join(&mount.name)).collect()
+}
+
 /// The containers that mount a volume, by id.
 pub(crate) fn users(containers: &Containers, name: &str) -> Result<Vec<String>> {
     let list = containers.list()?;

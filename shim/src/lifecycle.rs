@@ -10,6 +10,7 @@
 //! Wait is answered after the cleaning up, so that whoever waited finds the name and the ports free. A cleaning up that
 //! is cut is done again by whoever adopts the container, and every step of it is idempotent.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ impl Shim {
         let runtime = self.lock().runtime.clone();
         let deleted = runtime.delete(&self.id, true).map_err(Error::from);
         let (detached, removed) = tokio::join!(self.detach(own), self.remove_snapshot(own));
-        let cleared = if own.config.auto_remove { remove_directory(own) } else { Ok(()) };
+        let cleared = if own.config.auto_remove { remove_files(own) } else { Ok(()) };
         let failures: Vec<_> = [deleted, detached, removed, cleared].into_iter().filter_map(Result::err).collect();
         if !failures.is_empty() {
             let text = failures.iter().map(Error::chain).collect::<Vec<_>>().join("; ");
@@ -264,11 +265,18 @@ fn store(own: &OwnMode, record: &ExitRecord) {
     }
 }
 
-fn remove_directory(own: &OwnMode) -> Result<()> {
-    match std::fs::remove_dir_all(own.bundle.path()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::file("remove", own.bundle.path())(error))
-        }
+/// The container's directory goes first: with it the claims on what else is removed end.
+fn remove_files(own: &OwnMode) -> Result<()> {
+    let own_directory = std::iter::once(own.bundle.path());
+    own_directory.chain(own.config.also_remove.iter().map(PathBuf::as_path)).try_for_each(remove)
+}
+
+/// Removes a file, or a directory with all in it; that there is none is fine.
+fn remove(path: &Path) -> Result<()> {
+    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_directory { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
         _ => Ok(()),
     }
 }

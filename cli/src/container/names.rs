@@ -66,6 +66,11 @@ impl Names {
         }
     }
 
+    /// The file that holds the claim of a name.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.names.join(name)
+    }
+
     /// Forgets names whose containers are gone.
     pub(crate) fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
