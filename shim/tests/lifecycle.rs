@@ -133,6 +133,23 @@ fn auto_remove_takes_the_directory_along() {
 }
 
 #[test]
+fn auto_remove_takes_along_what_it_is_told() {
+    let mut container = Container::new(&["true"]);
+    let (name, volume) = (container.dir().join("name"), container.dir().join("volume"));
+    std::fs::write(&name, "id").unwrap();
+    std::fs::create_dir_all(volume.join("_data")).unwrap();
+    let missing = container.dir().join("missing");
+    container = container.config(|config| {
+        config.auto_remove = true;
+        config.also_remove = vec![name.clone(), volume.clone(), missing];
+    });
+    let container = container.run();
+    assert_eq!(container.wait(), 0);
+    assert!(!name.exists() && !volume.exists());
+    container.assert_gone();
+}
+
+#[test]
 fn an_overlay_is_mounted_for_the_container_only() {
     let mut container = Container::sh("echo new > /file; cat /lower /file");
     let dir = container.dir().to_owned();
