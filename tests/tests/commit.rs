@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use dhow_tests::tree::{self, Leave};
-use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, isolated, tool};
+use dhow_tests::{BUSYBOX, Cgroups, DEBIAN, Instance, Registry, Sandbox, isolated, isolated_with, tool};
 use serde_json::Value;
 
 /// Everything that a layer can hold, done by a shell in a container.
@@ -88,7 +88,8 @@ fn what_is_pushed_others_accept() {
 
 #[test]
 fn podman_pulls_and_runs_what_is_pushed() {
-    isolated(|sandbox| {
+    // Debian 12's crun wants nothing to do with a hybrid cgroup tree.
+    isolated_with(Cgroups::V2, |sandbox| {
         let (registry, dhow, image) = ready(sandbox, BUSYBOX);
         let target = change(&registry, &dhow, &image);
         let (root, run) = (sandbox.dir("podman-root"), sandbox.dir("podman-run"));
@@ -98,8 +99,6 @@ fn podman_pulls_and_runs_what_is_pushed() {
                 .arg("--runroot")
                 .arg(&run)
                 .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
-                // Debian 12's crun wants nothing to do with a hybrid cgroup tree.
-                .args(["--runtime", "runc"])
                 .args(args)
                 .env("TMPDIR", sandbox.path())
         };

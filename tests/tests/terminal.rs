@@ -83,6 +83,8 @@ fn job_control_works_in_bash() {
         terminal.expect("cat");
         terminal.send("fg\n");
         terminal.expect("cat");
+        terminal.send("again\n");
+        terminal.expect("again\r\nagain");
         terminal.send("\x04");
         terminal.expect("# ");
         terminal.send("exit 3\n");

@@ -184,7 +184,7 @@ impl Layers<'_> {
                         && matches!(self.source, Source::Registry { .. })
                         && error.concerns(&job.layer.digest) =>
                 {
-                    log::warn!("{error}: fetched anew");
+                    log::info!("{error}: fetched anew");
                     if local {
                         let path = self.store.blob_path(&job.layer.digest);
                         fs::remove_file(&path).map_err(Error::file("remove", path))?;
