@@ -11,7 +11,7 @@ mkdir -p /new/deep; echo new >/new/file; echo deep >/new/deep/file; chmod 4755 /
 ln /new/file /new/hard; ln -s file /new/soft; mkfifo /new/fifo; mknod /new/null c 1 3
 rm /etc/group; rm -r /var/www; mkdir /var/www; echo replaced >/var/www/index.html
 rm -r /root; echo a file now >/root
-echo changed >>/etc/passwd; chmod 700 /bin
+echo changed >>/etc/passwd; chmod 751 /bin
 touch -d 2001-02-03 /new/deep/file; truncate -s 1M /new/holes
 touch \"/new/$(printf '%0200d' 7)\"; mkdir /tmp/$(printf '%0150d' 1); touch /tmp/$(printf '%0150d' 1)/$(printf '%0150d' 2)";
 
