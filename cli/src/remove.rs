@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dhow_api::clients::Task;
 use dhow_api::network::DetachRequest;
-use dhow_api::task::{KillRequest, WaitRequest};
+use dhow_api::task::{ConnectRequest, ConnectResponse, KillRequest, ShutdownRequest, WaitRequest};
 use dhow_api::{Error as ApiError, Kind};
 use nix::libc;
 
@@ -36,9 +37,39 @@ pub(crate) fn container(ctx: &Context, container: &Container, options: Options) 
             return Err(Error::State { name: container.record.name.clone(), state: state.status.name(), why });
         }
         kill(ctx, container, &state)?;
+    } else {
+        dismiss_shim(ctx, container.id());
     }
     await_shim(ctx, container.id())?;
+    // What a killed command had asked of the shim may have been done after we looked.
+    kill_process(container, &container.state())?;
     everything(ctx, container, options)
+}
+
+/// Tells the shim of a container that does not run to go. It may have been started only now, by a command that was
+/// killed since: then it has no pid file yet, but its socket listened before it was born, and it answers once it can be
+/// found.
+fn dismiss_shim(ctx: &Context, id: &str) {
+    if !ctx.runroot.shim(id).socket().exists() {
+        return;
+    }
+    let task = Task::new(ctx.runroot.path(), id);
+    let request = ConnectRequest { id: id.to_owned(), ..Default::default() };
+    let answer = task.client().call::<_, ConnectResponse>(Task::SERVICE, "Connect", &request, Some(PATIENCE));
+    let told = match answer {
+        // A container that waits for its start; its end is the shim's.
+        Ok(answer) if answer.task_pid != 0 => {
+            let signal = libc::SIGKILL.cast_unsigned();
+            task.kill(&KillRequest { id: id.to_owned(), signal, ..Default::default() }).map(drop)
+        }
+        Ok(_no_container) => {
+            task.shutdown(&ShutdownRequest { id: id.to_owned(), now: true, ..Default::default() }).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = told {
+        log::debug!("the shim is on its way out: {}", dhow_api::error::chain(&error));
+    }
 }
 
 /// Kills a container for good: through its shim, a new one that adopts it, or without any.
@@ -49,14 +80,21 @@ pub(crate) fn kill(ctx: &Context, container: &Container, state: &State) -> Resul
     let outcome = services.task.kill(&request).and_then(|_| {
         let wait = WaitRequest { id: container.id().to_owned(), ..Default::default() };
         let client = services.task.client();
-        client.call::<_, dhow_api::task::WaitResponse>(dhow_api::clients::Task::SERVICE, "Wait", &wait, Some(PATIENCE))
+        client.call::<_, dhow_api::task::WaitResponse>(Task::SERVICE, "Wait", &wait, Some(PATIENCE))
     });
     match outcome {
         Ok(_) => return Ok(()),
         Err(error) if error.is(Kind::NotFound) => return Ok(()),
         Err(error) => log::debug!("the shim could not kill the container: {}", dhow_api::error::chain(&error)),
     }
-    // Without a shim: the first process's death takes the whole PID namespace along.
+    kill_process(container, state)
+}
+
+/// Kills a container without its shim: the first process's death takes the whole PID namespace along.
+fn kill_process(container: &Container, state: &State) -> Result<()> {
+    if state.pid <= 0 {
+        return Ok(());
+    }
     let fail = |action| move |errno: nix::errno::Errno| Error::System { action, source: errno.into() };
     let opened =
         dhow_sys::pidfd::open_checked(state.pid, state.start_time).map_err(fail("open the container's process"))?;

@@ -75,12 +75,7 @@ impl Run for Command {
             sig_proxy: self.sig_proxy,
         };
         let (container, launched) = launch(ctx, made, Some(attachment))?;
-        let code = foreground(ctx, &container, launched, &signals)?;
-        if !container.bundle.path().is_dir() {
-            // The shim has removed it, and knows nothing of names.
-            ctx.containers().names().release(&container.record.name, container.id())?;
-        }
-        Ok(code)
+        foreground(ctx, &container, launched, &signals)
     }
 }
 
