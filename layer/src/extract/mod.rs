@@ -14,6 +14,7 @@ mod links;
 mod member;
 mod place;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
@@ -65,6 +66,7 @@ pub fn extract(reader: impl Read, target: BorrowedFd<'_>, options: &ExtractOptio
         creator: Creator::current(),
         dirs: Directories::new(target),
         links: WaitingLinks::default(),
+        whiteouts: BTreeSet::new(),
         entries: 0,
         bytes: 0,
     };
@@ -79,6 +81,8 @@ struct Extractor<'a> {
     creator: Creator,
     dirs: Directories<'a>,
     links: WaitingLinks,
+    /// Directories in which whiteouts were made.
+    whiteouts: BTreeSet<LayerPath>,
     entries: u64,
     bytes: u64,
 }
@@ -143,6 +147,7 @@ impl Extractor<'_> {
                 overlay_xattrs: self.options.overlay_xattrs,
                 implied: self.dirs.implied(),
                 links: self.links.into_settle(),
+                whiteouts: self.whiteouts.into_iter().collect(),
             },
         })
     }

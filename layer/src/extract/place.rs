@@ -140,7 +140,10 @@ impl Extractor<'_> {
             return Ok(());
         }
         match mknodat(self.dirs.current(), name, SFlag::S_IFCHR, Mode::empty(), 0) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.whiteouts.insert(self.dirs.real().clone());
+                Ok(())
+            }
             // This layer has the name itself. A file hides what is below anyway; a directory must be told to.
             Err(Errno::EEXIST) => {
                 if self.what_is(name, path)? == InTheWay::Directory {

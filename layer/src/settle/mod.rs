@@ -1,11 +1,13 @@
 //! What an extracted layer still needs from the layers below it, and doing it when they are there.
 //!
-//! Layers are extracted each by itself, all at once. Three things about a layer only its parents can tell:
+//! Layers are extracted each by itself, all at once. Four things about a layer only its parents can tell:
 //!
 //! * A directory that the tar does not list but uses (`tmp/x` without `tmp/`) has the attributes of the directory below.
 //! * Where the name of such a directory is a symbolic link below (`lib` on a merged-usr system), the files belong where
 //!   the link leads, as they would if the tar were unpacked over the parents.
 //! * A hard link may lead to a file below, which is then copied up first, as overlayfs does.
+//! * A whiteout in a directory that no layer below has hides nothing, and must go: overlayfs lists a directory that it
+//!   need not merge as it stands, so that the whiteout would be a name that nobody can look up.
 
 mod relocate;
 
@@ -15,14 +17,15 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, openat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, linkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
-use crate::overlay::{DIRECTORY, Found, Layers, Resolved, Stack, os};
+use crate::overlay::{DIRECTORY, Found, Layers, Resolved, Stack, is_whiteout, os};
 use crate::{Error, LayerPath, OverlayXattrs, Result, copy};
 
 /// What must wait until the layers below are there. Kept as `settle.json` beside the layer's directory.
@@ -36,6 +39,9 @@ pub struct Settle {
     pub implied: Vec<LayerPath>,
     /// Hard links to names that this layer does not have, in the tar's order.
     pub links: Vec<SettleLink>,
+    /// Directories in which this layer has whiteouts.
+    #[serde(default)]
+    pub whiteouts: Vec<LayerPath>,
 }
 
 /// A hard link into a layer below.
@@ -95,6 +101,9 @@ pub fn settle(layer: BorrowedFd<'_>, parents: &[BorrowedFd<'_>], settle: &Settle
     for link in settler.links.clone() {
         settler.link(&link)?;
     }
+    for path in &settle.whiteouts {
+        settler.idle_whiteouts(path)?;
+    }
     // Parents last: giving a directory its attributes changes nothing above it, but may lock it.
     settler.implied.sort_unstable();
     settler.implied.dedup();
@@ -146,6 +155,26 @@ impl Settler<'_> {
     fn below(&self, path: &LayerPath) -> Result<Option<(LayerPath, Stack)>> {
         let Resolved::Directory { stack, real } = self.layers.resolve(path, false)? else { return Ok(None) };
         Ok(Some((real, stack.into_iter().filter(|(layer, _)| *layer != 0).collect())))
+    }
+
+    /// Takes the whiteouts out of a directory of this layer under which no other lies.
+    fn idle_whiteouts(&self, path: &LayerPath) -> Result<()> {
+        let Resolved::Directory { stack, real } = self.layers.resolve(path, false)? else { return Ok(()) };
+        let [(0, own)] = stack.as_slice() else { return Ok(()) };
+        let mut listing = Dir::openat(own, c".", DIRECTORY, Mode::empty()).map_err(os("open", &real))?;
+        let mut idle: Vec<CString> = Vec::new();
+        for entry in listing.iter() {
+            let entry = entry.map_err(os("list", &real))?;
+            let stat = fstatat(own, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(os("stat", &real))?;
+            if is_whiteout(&stat) {
+                idle.push(entry.file_name().to_owned());
+            }
+        }
+        let _times = KeepTimes::of(own.as_fd(), &real)?;
+        for name in idle {
+            unlinkat(own, name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(os("remove a whiteout of", &real))?;
+        }
+        Ok(())
     }
 
     fn link(&mut self, link: &SettleLink) -> Result<()> {

@@ -182,6 +182,24 @@ fn whiteouts_survive_settling() {
 }
 
 #[test]
+fn whiteouts_over_nothing_go() {
+    let below = Tar::new().dir("d", 0o755).file("d/f", b"").dir("o", 0o755).file("o/f", b"");
+    let layer = Tar::new()
+        .file("d/.wh.never-there", b"")
+        .dir("new", 0o755)
+        .file("new/.wh.f", b"")
+        .file("implied/deep/.wh.f", b"")
+        .file("o/.wh..wh..opq", b"")
+        .file("o/.wh.f", b"");
+    let (layers, nodes) = top(vec![below, layer]);
+    for gone in ["new/f", "implied/deep/f", "o/f"] {
+        assert!(fs::symlink_metadata(layers[1].path(gone)).is_err(), "{gone} would be listed");
+    }
+    assert!(fs::symlink_metadata(layers[1].path("d/never-there")).is_ok(), "a merged directory hides it");
+    assert!(nodes.contains_key("new") && nodes.contains_key("implied/deep"));
+}
+
+#[test]
 fn saved_and_loaded() {
     let outer = tempfile::tempdir().unwrap();
     let dir = outer.path().join("fs");
@@ -191,6 +209,7 @@ fn saved_and_loaded() {
         overlay_xattrs: OverlayXattrs::User,
         implied: vec![path(b""), path(b"a/\xff")],
         links: vec![SettleLink { name: path(b"l%"), target: path(b"t\n") }],
+        whiteouts: vec![path(b"w")],
     };
     settle.save_beside(&dir).unwrap();
     assert_eq!(Settle::load_beside(&dir).unwrap(), Some(settle));
