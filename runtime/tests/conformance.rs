@@ -468,11 +468,15 @@ fn the_runtimes_own_file_can_not_be_written_to() {
         let mut child = t.command(&["run", "x"]).process_group(0).spawn().unwrap();
         let exe = format!("/proc/{}/exe", child.id());
         // The path changes with the second execution: then it is the protected one.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while std::fs::read_link(&exe).unwrap().to_str() != Some("/") {
+            assert!(std::time::Instant::now() < deadline, "it was never executed anew");
             std::thread::yield_now();
         }
         let held = std::fs::File::open(&exe).unwrap();
-        while t.call(&["kill", "x", "KILL"]).status.code() != Some(0) {}
+        while t.call(&["kill", "x", "KILL"]).status.code() != Some(0) {
+            assert!(std::time::Instant::now() < deadline, "it never ran");
+        }
         child.wait().unwrap();
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
         let error = std::fs::OpenOptions::new().write(true).open(path).unwrap_err();
@@ -541,6 +545,10 @@ fn clocks_of_a_time_namespace_are_set() {
 fn propagation_of_the_root_and_of_volumes() {
     everywhere(|t| {
         for (given, expected) in [("private", ""), ("shared", "shared:"), ("unbindable", "unbindable")] {
+            if given == "unbindable" && !t.is_ours() {
+                // runc binds the root over itself only after that, which the kernel then refuses.
+                continue;
+            }
             t.set("/linux/rootfsPropagation", json!(given));
             let line = t.shell("grep -E '^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / ' /proc/self/mountinfo");
             // runc leaves the root private when the mount that it lies on is.

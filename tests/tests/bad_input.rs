@@ -48,7 +48,7 @@ fn unknown_images_and_tags() {
         );
         dhow.run(&format!("rmi {image}")).one_line(1, &[&image]);
         dhow.run(&format!("push {image}")).one_line(1, &[&image]);
-        for bad in ["UPPER/case", "a//b", "x:y:z:", "@sha256:1"] {
+        for bad in ["localhost/UPPER", "a//b", "x:y:z:", "@sha256:1"] {
             dhow.run(&format!("pull {bad}")).one_line(1, &[bad]);
         }
         assert_eq!(content(&dhow), Vec::<String>::new());
