@@ -34,7 +34,10 @@ impl Bundle {
         for applet in tool(&busybox, ["--list"]).run().ok().lines().filter(|applet| *applet != "busybox") {
             fs::hard_link(&busybox, root.join("bin").join(applet)).expect("an applet");
         }
-        Self { dir, config: default_config(args) }.saved()
+        let mut config = default_config(args);
+        // Else the container's name is the cgroup's, and tests of several runtimes meet in it.
+        config["linux"]["cgroupsPath"] = format!("/{}", dir.file_name().unwrap_or_default().display()).into();
+        Self { dir, config }.saved()
     }
 
     /// Changes the configuration.
