@@ -1,9 +1,5 @@
 //! A bundle of the test's own and a runtime to hold against it: ours, and a peer that shows that the test is right.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "test code: clippy counts a module of helpers as product code"
-)]
+#![expect(clippy::unwrap_used, reason = "test code: clippy counts a module of helpers as product code")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
