@@ -250,6 +250,8 @@ impl Drop for Undo<'_> {
             return;
         }
         let mut steps = Vec::new();
+        // A shim that was told to go is taking the same directories away.
+        steps.push(remove::await_shim(self.ctx, &self.id));
         steps.push(remove::runtime_leftovers(self.ctx, &self.id));
         if self.network {
             steps.push(remove::detach(self.ctx, &self.id));

@@ -28,7 +28,7 @@ pub const SPARSE: &str = "sparse";
 pub const LAYERED: &str = "layered";
 
 /// To be raised with every change to what is made here.
-const VERSION: &str = "v4";
+const VERSION: &str = "v5";
 
 /// The directory of a registry's storage that holds them; made by the first who asks.
 ///
@@ -173,7 +173,6 @@ fn first_layer() -> Vec<u8> {
         .xattr("security.capability", CAPABILITY)
         .file("tree/capable", 0o755, "capable")
         .xattr("user.comment", "a value")
-        .xattr("user.empty", "")
         .xattr("trusted.binary", vec![0_u8, 10, 255])
         .file("tree/attributes", 0o644, "attributes")
         .xattr("user.on-a-directory", "yes")

@@ -1,5 +1,7 @@
 //! A tar writer that does as it is told: also what no honest tar program would write.
 
+use std::collections::BTreeMap;
+
 /// A tar archive that grows in memory. The setters (`owner`, `mtime`, `xattr`) speak of the next entry only.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -7,6 +9,8 @@ pub struct Tarball {
     bytes: Vec<u8>,
     long_names: LongNames,
     next: Next,
+    /// Some unpackers give a hard link's mode to the file: it must be the same.
+    modes: BTreeMap<String, u32>,
 }
 
 /// How names over 100 bytes are written; both are found in real images.
@@ -51,7 +55,7 @@ impl Default for Tarball {
 impl Tarball {
     /// An empty archive.
     pub fn new(long_names: LongNames) -> Self {
-        Self { bytes: Vec::new(), long_names, next: Next::default() }
+        Self { bytes: Vec::new(), long_names, next: Next::default(), modes: BTreeMap::new() }
     }
 
     /// The next entry's owner.
@@ -85,8 +89,9 @@ impl Tarball {
     }
 
     /// A regular file.
-    pub fn file(self, path: &str, mode: u32, content: impl AsRef<[u8]>) -> Self {
+    pub fn file(mut self, path: &str, mode: u32, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
+        self.modes.insert(path.to_owned(), mode);
         self.entry(&Header { size: content.len() as u64, ..Header::of(path, mode) }, content)
     }
 
@@ -97,7 +102,8 @@ impl Tarball {
 
     /// A hard link to a path in the image.
     pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(&Header { kind: b'1', link: target.as_bytes(), ..Header::of(path, 0o644) }, b"")
+        let mode = self.modes.get(target).copied().unwrap_or(0o644);
+        self.entry(&Header { kind: b'1', link: target.as_bytes(), ..Header::of(path, mode) }, b"")
     }
 
     /// A character device.
