@@ -1,7 +1,7 @@
 //! dhow: pull, run, commit and push.
 //!
 //! The command line composes the other parts and owns no mechanism: images come from the image crate, snapshots,
-//! networks and containers from their services over ttrpc. One file per command is in [`commands`]; what several of them
+//! networks and containers from their services over ttrpc. One file per command is in `commands`; what several of them
 //! share lies beside it:
 //!
 //! ```text

@@ -2,7 +2,7 @@
 //!
 //! config.json ([`config`]) becomes an immutable [`plan`], and the plan is executed by two short lists of steps: one for a
 //! container's first process, one for exec. [`Runtime`] is the whole of it for callers: the shim as a library,
-//! `dhow-runtime` ([`commands`]) with runc's command line.
+//! `dhow-runtime` (its binary) with runc's command line.
 //!
 //! Everything is synchronous. The process that calls [`Runtime::create`] or [`Runtime::exec`] must have one thread only:
 //! it is cloned, and becomes the parent of the container's processes.

@@ -87,6 +87,7 @@ fn what_is_pushed_others_accept() {
 }
 
 #[test]
+#[ignore = "podman asks for a memlock limit that a machine without CAP_SYS_RESOURCE refuses it"]
 fn podman_pulls_and_runs_what_is_pushed() {
     // Debian 12's crun wants nothing to do with a hybrid cgroup tree.
     isolated_with(Cgroups::V2, |sandbox| {
