@@ -104,8 +104,19 @@ fn podman_pulls_and_runs_what_is_pushed() {
                 .env("TMPDIR", sandbox.path())
         };
         podman(&["pull", "-q", "--tls-verify=false", &target]).run().ok();
-        let ran =
-            podman(&["run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined", &target]).run().ok();
+        let ran = podman(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--cgroups",
+            "disabled",
+            "--security-opt",
+            "seccomp=unconfined",
+            &target,
+        ])
+        .run()
+        .ok();
         assert_eq!(ran.out(), "new");
     });
 }
