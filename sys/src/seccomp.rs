@@ -17,7 +17,7 @@ pub const MAX_INSTRUCTIONS: usize = 4096;
 
 /// How a filter is installed: the flags of `SECCOMP_SET_MODE_FILTER`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FilterFlags(u64);
+pub struct FilterFlags(u32);
 
 impl FilterFlags {
     /// All threads of the process get the filter, or none does. Linux 3.17.
@@ -32,7 +32,7 @@ impl FilterFlags {
     pub const WAIT_KILLABLE_RECV: Self = Self(1 << 5);
 
     /// The flags as the kernel counts them.
-    pub const fn bits(self) -> u64 {
+    pub const fn bits(self) -> u32 {
         self.0
     }
 
@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(action_available(action), Ok(true), "{action:?}");
         }
         assert!(flags_available(FilterFlags::LOG.union(FilterFlags::SPEC_ALLOW)));
-        assert!(!flags_available(FilterFlags(1 << 40)));
+        assert!(!flags_available(FilterFlags(1 << 30)));
         let sizes = notif_sizes().unwrap();
         assert_eq!(sizes.data, 64);
         assert!(sizes.request >= 80 && sizes.response >= 24, "{sizes:?}");
