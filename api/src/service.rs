@@ -114,7 +114,7 @@ pub fn connect(path: &Path) -> Result<UnixStream, Error> {
 ///
 /// [`Error::NoBinary`].
 pub fn locate_binary(name: &str) -> Result<PathBuf, Error> {
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    let beside = dhow_sys::exe::path().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let path = std::env::var_os("PATH").unwrap_or_default();
     beside
         .into_iter()

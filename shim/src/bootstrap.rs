@@ -64,7 +64,7 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
         env.push(("TTRPC_ADDRESS", OsString::from(&params.containerd_ttrpc_address)));
     }
     let env: Vec<(&str, &OsStr)> = env.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
-    let program = std::env::current_exe().map_err(Error::file("find", Path::new("our own program")))?;
+    let program = dhow_sys::exe::path().map_err(Error::file("find", Path::new("our own program")))?;
     let bundle = bundle(args)?;
     let mut arguments: Vec<OsString> = vec!["-namespace".into(), args.namespace.clone().into()];
     arguments.extend(["-id".into(), args.id.clone().into(), "-address".into(), args.address.clone().into()]);

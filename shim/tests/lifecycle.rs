@@ -254,3 +254,14 @@ fn stdin_is_the_end_of_file_unless_asked_for() {
     assert_eq!(container.log("stdout"), "done\n");
     container.assert_gone();
 }
+
+#[test]
+fn what_leads_to_the_shims_own_file_is_read_only() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let exe = std::fs::File::open(format!("/proc/{}/exe", container.shim_pid())).unwrap();
+    let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
+    container.kill(libc::SIGKILL).unwrap();
+    container.wait();
+    container.assert_gone();
+}

@@ -8,6 +8,7 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -34,7 +35,9 @@ pub fn protect() -> Result<()> {
     };
     set_attr(copy.as_fd(), &Change { set: attr::RDONLY, ..Change::default() })?;
     let c = |text: OsString| CString::new(text.into_vec()).or(Err(Errno::EINVAL));
-    let args: Vec<CString> = std::env::args_os().map(c).collect::<Result<_>>()?;
+    // The link /proc/self/exe tells no path through a detached mount: the program's own name does from here on.
+    let name = std::env::current_exe().map(PathBuf::into_os_string).ok().or_else(|| std::env::args_os().next());
+    let args: Vec<CString> = name.into_iter().chain(std::env::args_os().skip(1)).map(c).collect::<Result<_>>()?;
     let pair = |(mut key, value): (OsString, OsString)| {
         key.push("=");
         key.push(value);
@@ -43,4 +46,18 @@ pub fn protect() -> Result<()> {
     let env: Vec<CString> = std::env::vars_os().map(pair).collect::<Result<_>>()?;
     // Returns only when it has failed.
     nix::unistd::execveat(&copy, c"", &args, &env, AtFlags::AT_EMPTY_PATH).map(drop)
+}
+
+/// The path of this process's executable, also when it was executed by [`protect`].
+///
+/// # Errors
+/// When /proc is not there, or the executable has no path.
+pub fn path() -> std::io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    if path.file_name().is_some() {
+        return Ok(path);
+    }
+    // Only `protect` executes a file that is the root of a mount, and it hands the path on in the program's name.
+    let name = std::env::args_os().next().map(PathBuf::from).filter(|name| name.is_absolute());
+    name.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the executable has no path"))
 }
