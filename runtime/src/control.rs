@@ -12,7 +12,7 @@ use crate::config::Process;
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
 use crate::plan::Plan;
-use crate::state::State;
+use crate::state::{Lock, State};
 use crate::{Error, Result, Runtime, Status};
 
 /// How long a killed process may take to end before deletion gives up.
@@ -45,6 +45,14 @@ pub(crate) fn kill(runtime: &Runtime, id: &str, signal: i32, all: bool) -> Resul
 /// See [`Runtime::delete`].
 pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     let dir = runtime.root().join(id);
+    if force && let Ok(state) = State::load(runtime.root(), id) {
+        // Whoever holds the lock may be waiting for it.
+        kill_init(&state)?;
+    }
+    let _lock = match Lock::take(runtime.root(), id) {
+        Err(Error::NotFound { .. }) if force => return Ok(()),
+        other => other?,
+    };
     let state = match State::load(runtime.root(), id) {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         // Nothing can be learned from it, so nothing else can be cleaned up.
@@ -89,13 +97,8 @@ fn planned(runtime: &Runtime, state: &State) -> Result<Cgroup> {
 
 /// Kills what is left and waits for its end.
 fn end(state: &State, cgroup: &Cgroup) -> Result<()> {
-    let init = init(state)?;
     cgroup.kill_all(libc::SIGKILL)?;
-    let Some(init) = init else { return Ok(()) };
-    match pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
-        Ok(()) | Err(dhow_sys::Errno::ESRCH) => {}
-        Err(e) => return Err(Error::Sys { step: "kill the first process", source: e }),
-    }
+    let Some(init) = kill_init(state)? else { return Ok(()) };
     if matches!(cgroup.freezer_state(), Ok(FreezerState::Frozen)) {
         cgroup.thaw()?;
     }
@@ -103,6 +106,15 @@ fn end(state: &State, cgroup: &Cgroup) -> Result<()> {
         Ok(())
     } else {
         Err(Error::Status { verb: "end", status: Status::Running })
+    }
+}
+
+/// Kills the first process, if it still is that one.
+fn kill_init(state: &State) -> Result<Option<OwnedFd>> {
+    let Some(init) = init(state)? else { return Ok(None) };
+    match pidfd::send_signal(init.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(dhow_sys::Errno::ESRCH) => Ok(Some(init)),
+        Err(e) => Err(Error::Sys { step: "kill the first process", source: e }),
     }
 }
 
@@ -151,6 +163,7 @@ pub(crate) fn oom_kills(runtime: &Runtime, id: &str) -> Result<u64> {
 
 /// See [`Runtime::update`].
 pub(crate) fn update(runtime: &Runtime, id: &str, resources: &LinuxResources) -> Result<()> {
+    let _lock = Lock::take(runtime.root(), id)?;
     let mut state = State::load(runtime.root(), id)?;
     if !state.is_alive() {
         return Err(Error::NotRunning);

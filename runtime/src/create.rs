@@ -25,7 +25,7 @@ use crate::hooks::{self, StateDocument};
 use crate::plan::{Mount, MountKind, Plan};
 use crate::request::{RootfsSource, Stdio};
 use crate::seccomp::{self, Filter};
-use crate::state::{START, State};
+use crate::state::{Lock, START, State};
 use crate::{CreateRequest, Created, Error, Result, Runtime, idmap};
 
 /// See [`Runtime::create`].
@@ -62,6 +62,7 @@ struct Unfinished {
     state: State,
     /// ROOT/<id>
     dir: PathBuf,
+    lock: Lock,
     child: Option<Child>,
     cgroup: Option<Cgroup>,
     done: bool,
@@ -92,6 +93,7 @@ impl Unfinished {
             }
             other => other.map_err(Error::file("make", &dir))?,
         }
+        let lock = Lock::take(root, &request.id)?;
         let state = State {
             id: request.id.clone(),
             init_process_pid: 0,
@@ -106,7 +108,7 @@ impl Unfinished {
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             config,
         };
-        let unfinished = Self { state, dir, child: None, cgroup: None, done: false };
+        let unfinished = Self { state, dir, lock, child: None, cgroup: None, done: false };
         unfinished.state.store(&unfinished.dir)?;
         Ok(unfinished)
     }
@@ -161,8 +163,8 @@ impl Unfinished {
         unified: bool,
         (ours, theirs): (&Channel, Channel),
     ) -> Result<Option<OwnedFd>> {
-        let dir = std::fs::File::open(&self.dir).map_err(Error::file("open", &self.dir))?;
-        let listener = seqpacket::listen(dir.as_fd(), OsStr::new(START)).map_err(Error::sys("listen on start.sock"))?;
+        let listener = seqpacket::listen(self.lock.dir(), OsStr::new(START));
+        let listener = listener.map_err(Error::sys("listen on start.sock"))?;
         let preserve_fds = request.preserve_fds + request.listen_fds;
         inherited(preserve_fds)?;
         let mut join = Vec::new();

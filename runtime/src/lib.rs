@@ -10,9 +10,9 @@
 //! On disk, below the runtime's root (mode 0700):
 //!
 //! ```text
+//! ROOT/<id>/              locked (flock) by whoever creates, starts, updates or deletes the container
 //! ROOT/<id>/state.json    what is known of the container, replaced by rename
 //! ROOT/<id>/start.sock    exists until the container is started: its first process listens there
-//! ROOT/<id>/lock          held by whoever changes the container
 //! ```
 #![forbid(unsafe_code)]
 

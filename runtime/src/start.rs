@@ -1,23 +1,21 @@
 //! Starting a created container.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
 
 use dhow_sys::{Errno, seqpacket};
 
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
-use crate::state::{START, State};
+use crate::state::{Lock, START, State};
 use crate::{Error, Result, Runtime, Status};
 
 /// See [`Runtime::start`].
 pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
+    let lock = Lock::take(runtime.root(), id)?;
     let state = State::load(runtime.root(), id)?;
-    let dir = runtime.root().join(id);
-    let socket = dir.join(START);
-    let handle = std::fs::File::open(&dir).map_err(Error::file("open", &dir))?;
-    let channel = match seqpacket::connect(handle.as_fd(), OsStr::new(START)) {
+    let socket = runtime.root().join(id).join(START);
+    let channel = match seqpacket::connect(lock.dir(), OsStr::new(START)) {
         Ok(fd) => Channel::from_socket(fd),
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Err(not_created(runtime, &state)),
         Err(e) => return Err(Error::Sys { step: "connect to start.sock", source: e }),
@@ -38,6 +36,7 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
         Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
         Some((other, _)) => return Err(crate::create::unexpected(&other)),
     }
+    drop(lock);
     poststart(runtime, &state)
 }
 

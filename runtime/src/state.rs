@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use dhow_sys::process;
+use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -123,6 +127,32 @@ impl State {
         self.init_process_pid > 0
             && process::stat(self.init_process_pid)
                 .is_some_and(|stat| stat.start_time == self.init_process_start && !stat.is_dead())
+    }
+}
+
+/// A container's directory, held by whoever creates, starts, updates or deletes it. The kernel lets go of it with the
+/// process, so a runtime that was killed blocks nobody.
+#[derive(Debug)]
+pub(crate) struct Lock(Flock<File>);
+
+impl Lock {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such container.
+    pub(crate) fn take(root: &Path, id: &str) -> Result<Self> {
+        let path = root.join(id);
+        let dir = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::NotFound { id: id.into() }),
+            other => other.map_err(Error::file("open", &path))?,
+        };
+        let lock = Flock::lock(dir, FlockArg::LockExclusive);
+        lock.map(Self).map_err(|(_, e)| Error::file("lock", &path)(e.into()))
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::init::Init;
 use super::{Failure, Result};
+use crate::error::errno_text;
 use crate::plan::{Device, NodeKind};
 
 const LINKS: [(&str, &str); 5] = [
@@ -24,9 +25,20 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes them all. After the mounts, which bring /dev; before the root may become read-only.
 pub(super) fn all(job: &Init<'_>) -> Result<()> {
+    let mut last: Option<(&Path, OwnedFd)> = None;
     for device in &job.plan.devices {
-        let what = device.path.display();
-        one(job, device).map_err(|f| Failure::new(format!("device {what}: {}", f.text)))?;
+        let failure = |text: &str| Failure::new(format!("device {}: {text}", device.path.display()));
+        let parent = device.path.parent().ok_or_else(|| failure("it has no directory"))?;
+        // Nearly all of them lie in /dev: it is looked up once.
+        let dir = match last.take() {
+            Some((path, dir)) if path == parent => dir,
+            _ => {
+                let made = job.root()?.create_dir_all(parent, Mode::from_bits_truncate(0o755));
+                made.map_err(|e| failure(&errno_text(e)))?
+            }
+        };
+        one(job, &dir, device).map_err(|f| failure(&f.text))?;
+        last = Some((parent, dir));
     }
     if job.plan.dev_links {
         links(job)?;
@@ -34,10 +46,8 @@ pub(super) fn all(job: &Init<'_>) -> Result<()> {
     Ok(())
 }
 
-fn one(job: &Init<'_>, device: &Device) -> Result<()> {
-    let root = job.root()?;
-    let (dir, name) =
-        root.parent_of(&device.path, Mode::from_bits_truncate(0o755)).map_err(Failure::errno("make its directory"))?;
+fn one(job: &Init<'_>, dir: &OwnedFd, device: &Device) -> Result<()> {
+    let name = device.path.file_name().ok_or_else(|| Failure::new("it has no name"))?;
     let kind = match device.kind {
         NodeKind::Character => SFlag::S_IFCHR,
         NodeKind::Block => SFlag::S_IFBLK,
@@ -45,13 +55,13 @@ fn one(job: &Init<'_>, device: &Device) -> Result<()> {
     };
     let number = makedev(device.major, device.minor);
     // The umask is 0, so the node has its mode from the beginning.
-    match mknodat(&dir, name, kind, Mode::from_bits_truncate(device.mode), number) {
+    match mknodat(dir, name, kind, Mode::from_bits_truncate(device.mode), number) {
         Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
         Ok(()) => {
             let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-            fchownat(&dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Failure::errno("chown"))
+            fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Failure::errno("chown"))
         }
-        Err(Errno::EEXIST) => existing(&dir, Path::new(name), kind, number),
+        Err(Errno::EEXIST) => existing(dir, Path::new(name), kind, number),
         // A user namespace can't make device nodes, so the host's is bound over a file.
         Err(Errno::EPERM) if device.kind != NodeKind::Fifo => bind(job, device),
         Err(e) => Err(Failure::errno("mknod")(e)),
