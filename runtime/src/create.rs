@@ -204,6 +204,7 @@ impl Unfinished {
             join,
             root_mount,
             sources,
+            readonly_later: Vec::new(),
             no_pivot: request.no_pivot,
             unified,
             state: document,

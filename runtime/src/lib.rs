@@ -28,6 +28,7 @@ mod handshake;
 mod hooks;
 mod idmap;
 mod inspect;
+mod mountinfo;
 pub mod plan;
 mod request;
 mod runtime;

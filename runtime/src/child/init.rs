@@ -25,6 +25,8 @@ pub(crate) struct Init<'a> {
     pub(crate) root_mount: Option<OwnedFd>,
     /// Sources of mounts that only the parent could open, by the mount's index.
     pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// Mounts that become read-only when everything in them is made.
+    pub(crate) readonly_later: Vec<OwnedFd>,
     pub(crate) no_pivot: bool,
     /// The host has only cgroup v2.
     pub(crate) unified: bool,
@@ -143,7 +145,7 @@ fn loopback(job: &Init<'_>) -> Result<()> {
 }
 
 /// prestart and createRuntime run in the parent, createContainer here; all when the mounts are there and the root is
-/// not yet entered, so that they can still reach the host's programs.
+/// not yet entered, so that they can still reach the host's programs. createContainer's working directory is the root.
 fn early_hooks(job: &mut Init<'_>) -> Result<()> {
     let hooks = &job.plan.hooks;
     if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
@@ -152,6 +154,7 @@ fn early_hooks(job: &mut Init<'_>) -> Result<()> {
     }
     if !hooks.create_container.is_empty() {
         let state = job.state("creating")?;
+        nix::unistd::fchdir(job.root()?.dir()).map_err(Failure::errno("enter the root"))?;
         hooks::run("createContainer", &hooks.create_container, &state).map_err(|e| Failure::new(e.chain()))?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use dhow_sys::mountfd::{Context, clone_tree, is_mount_root, move_mount, set_attr};
+use dhow_sys::mountfd::{Context, attr, clone_tree, is_mount_root, move_mount, set_attr};
 use dhow_sys::openat2::{Resolve, Root, c_path, is_dir, open};
 use dhow_sys::{Errno, mountfd};
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -27,20 +27,22 @@ pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
             job.cgroup_namespace()?;
         }
         let source = job.sources.get_mut(i).and_then(Option::take);
-        one(job, mount, source)
+        let made = one(job, mount, source)
             .map_err(|f| Failure::new(format!("{} ({}): {}", mount.field, mount.destination.display(), f.text)))?;
+        job.readonly_later.extend(made);
     }
     // Engines expect a missing working directory to be made. Whether it is usable shows when it is entered.
     job.root()?.create_dir_all(&plan.process.cwd, DIRECTORY).ok();
     Ok(())
 }
 
-fn one(job: &Init<'_>, mount: &Mount, source: Option<OwnedFd>) -> Result<()> {
+/// Returns the mount if it has to become read-only when everything in it is made.
+fn one(job: &Init<'_>, mount: &Mount, source: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
     let root = job.root()?;
     match &mount.kind {
+        MountKind::Tmpfs => return tmpfs(root, mount),
         MountKind::Bind => bind(root, mount, source),
         MountKind::Remount => remount(root, mount),
-        MountKind::Tmpfs => tmpfs(root, mount),
         MountKind::Cgroup => {
             let target = directory(root, mount)?;
             cgroupfs::mount(mount, &target, job)
@@ -56,6 +58,7 @@ fn one(job: &Init<'_>, mount: &Mount, source: Option<OwnedFd>) -> Result<()> {
             place(mount, &made, &target)
         }
     }
+    .map(|()| None)
 }
 
 /// A copy of a part of the host's tree.
@@ -166,24 +169,25 @@ fn not_inside_proc(path: &Path, target: &OwnedFd, made: Option<&OwnedFd>) -> Res
     Ok(())
 }
 
-/// A tmpfs takes the mode of the directory that it covers, and with `tmpcopyup` its content.
-fn tmpfs(root: &Root, mount: &Mount) -> Result<()> {
+/// A tmpfs takes the mode of the directory that it covers, and with `tmpcopyup` its content. Read-only it is only made
+/// when what else is mounted in it, and its devices, have their places.
+fn tmpfs(root: &Root, mount: &Mount) -> Result<Option<OwnedFd>> {
     let target = directory(root, mount)?;
     let mut described = mount.clone();
-    if !mount.options.data.iter().any(|(key, _)| key == "mode") {
+    let options = &mut described.options;
+    let readonly = (options.attributes.set | options.recursive.set) & attr::RDONLY != 0;
+    options.attributes.set &= !attr::RDONLY;
+    options.recursive.set &= !attr::RDONLY;
+    if !options.data.iter().any(|(key, _)| key == "mode") {
         let stat = fstat(&target).map_err(Failure::errno("look at the mount point"))?;
-        described.options.data.push(("mode".into(), Some(format!("{:o}", stat.st_mode & 0o7777))));
+        options.data.push(("mode".into(), Some(format!("{:o}", stat.st_mode & 0o7777))));
     }
-    if !mount.options.copy_up {
-        let made = make("tmpfs", &described)?;
-        return place(mount, &made, &target);
-    }
-    // Read-only only when it is filled.
-    described.options.attributes.set &= !mountfd::attr::RDONLY;
     let made = make("tmpfs", &described)?;
-    copy_up::tree(target.as_fd(), made.as_fd()).map_err(Failure::errno("tmpcopyup"))?;
-    mount.options.change_attributes(&made).map_err(Failure::errno("set its attributes"))?;
-    place(mount, &made, &target)
+    if mount.options.copy_up {
+        copy_up::tree(target.as_fd(), made.as_fd()).map_err(Failure::errno("tmpcopyup"))?;
+    }
+    place(mount, &made, &target)?;
+    Ok(readonly.then_some(made))
 }
 
 /// Changes what is mounted there.

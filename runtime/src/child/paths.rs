@@ -25,8 +25,12 @@ pub(super) fn sysctl(job: &Init<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Read-only paths, masked paths, the root's own attributes. The last work on the tree.
+/// Read-only mounts and paths, masked paths, the root's own attributes. The last work on the tree.
 pub(super) fn protect(job: &Init<'_>) -> Result<()> {
+    for mount in &job.readonly_later {
+        let change = Change { set: attr::RDONLY, ..Change::default() };
+        set_attr(mount.as_fd(), &change).map_err(Failure::errno("make a tmpfs read-only"))?;
+    }
     for path in &job.plan.readonly_paths {
         readonly(job, path).map_err(Failure::errno(format!("linux.readonlyPaths: {}", path.display())))?;
     }
@@ -78,22 +82,25 @@ impl Masks {
     }
 
     fn empty(&mut self) -> Result<OwnedFd> {
-        let error = || Failure::errno("make an empty directory");
         let made = match self.empty.take() {
-            Some(attached) => clone_tree(attached.as_fd(), EMPTY, false).map_err(error())?,
-            None => {
-                let context = Context::open(c"tmpfs").map_err(error())?;
-                let options = [(c"source", c"tmpfs"), (c"mode", c"755"), (c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
-                for (key, value) in options {
-                    context.set_string(key, value).map_err(error())?;
-                }
-                context.set_flag(c"ro").map_err(error())?;
-                context.create().map_err(error())?;
-                context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(error())?
-            }
+            Some(attached) => clone_tree(attached.as_fd(), EMPTY, false).map_err(Failure::errno("copy a mount"))?,
+            None => empty_directory()?,
         };
         keep(&mut self.empty, made)
     }
+}
+
+/// A new file system with nothing in it and no room for anything.
+pub(super) fn empty_directory() -> Result<OwnedFd> {
+    let error = || Failure::errno("make an empty directory");
+    let context = Context::open(c"tmpfs").map_err(error())?;
+    let options = [(c"source", c"tmpfs"), (c"mode", c"755"), (c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
+    for (key, value) in options {
+        context.set_string(key, value).map_err(error())?;
+    }
+    context.set_flag(c"ro").map_err(error())?;
+    context.create().map_err(error())?;
+    context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(error())
 }
 
 /// Leaves a handle behind, for the next copy, which has to be made from an attached mount (before Linux 6.15).

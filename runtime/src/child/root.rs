@@ -3,20 +3,23 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use dhow_sys::mountfd::{Change, Propagation, attr, clone_tree, is_mount_root, move_mount, set_attr};
+use dhow_sys::Errno;
+use dhow_sys::mountfd::{Change, Propagation, attr, clone_tree, is_mount_root, mount_id, move_mount, set_attr};
 use dhow_sys::openat2::{EMPTY, Root, c_path};
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 
-use super::Result;
 use super::init::Init;
+use super::{Result, paths};
 use crate::handshake::Failure;
+use crate::mountinfo::{self, Mount};
 
 /// Cuts the mount namespace off the host's as far as the plan says, and mounts the root in it. Before every other mount.
 ///
 /// The root is attached by descriptor on top of this namespace's `/`: its path on the host need not be reachable for the
-/// user of a user namespace, nobody can swap a component of it, and its own directory stays as it is.
+/// user of a user namespace, nobody can swap a component of it, and its own directory stays as it is. Only for hooks, which
+/// look for it there, it is attached at its path.
 pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
     let (propagation, recursive) = job.plan.rootfs.propagation;
     let top = handle(Path::new("/"))?;
@@ -33,21 +36,47 @@ pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
         Some(mount) => mount,
         None => clone(job)?,
     };
-    // A shared parent would show the root to the host, and pivot_root refuses it. /proc is a mount of its own that no
-    // volume is taken from, so making it private loses nothing; elsewhere `/` is no longer shared anyway.
+    if propagation == Propagation::Shared {
+        // pivot_root refuses a shared root; it becomes shared again when all is done.
+        let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+        set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
+    }
+    // A shared parent would show the root to the host, and pivot_root refuses it.
     let place = match propagation {
-        Propagation::Shared => {
-            // pivot_root refuses a shared root, too; it becomes shared again when all is done.
-            let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
-            set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
-            private(Path::new("/proc"))?
-        }
+        _ if wanted_by_hooks(job) => at_its_path(job)?,
+        // /proc is a mount of its own that no volume is taken from, so making it private loses nothing.
+        Propagation::Shared if !job.no_pivot => private(Path::new("/proc"))?,
+        Propagation::Shared => private(Path::new("/"))?,
         _ if !recursive => private(Path::new("/"))?,
         _ => top,
     };
     move_mount(root.as_fd(), place.as_fd()).map_err(Failure::errno("attach the root"))?;
     job.root = Some(Root::new(root));
     Ok(())
+}
+
+/// Whether programs of the engine's are to see the root before it is entered: by its path on the host.
+fn wanted_by_hooks(job: &Init<'_>) -> bool {
+    let hooks = &job.plan.hooks;
+    [&hooks.prestart, &hooks.create_runtime, &hooks.create_container].into_iter().any(|list| !list.is_empty())
+}
+
+/// The directory that config.json names, on a mount that is not shared.
+fn at_its_path(job: &Init<'_>) -> Result<OwnedFd> {
+    let path = &job.plan.rootfs.path;
+    let place = handle(path)?;
+    let error = || Failure::errno(path.display());
+    let id = mount_id(place.as_fd()).map_err(error())?;
+    let mounts = mount_table()?;
+    let under = mounts.iter().find(|m| m.id == id).ok_or_else(|| Failure::new("the root lies on no known mount"))?;
+    if under.shared {
+        private(&under.path)?;
+    }
+    Ok(place)
+}
+
+fn mount_table() -> Result<Vec<Mount>> {
+    mountinfo::own().map_err(|e| Failure::new(format!("read the mount table: {e}")))
 }
 
 fn clone(job: &Init<'_>) -> Result<OwnedFd> {
@@ -77,6 +106,7 @@ pub(super) fn enter(job: &mut Init<'_>) -> Result<()> {
     let root = job.root()?;
     nix::unistd::fchdir(root.dir()).map_err(Failure::errno("enter the root"))?;
     if job.no_pivot {
+        hide_pseudo(root.dir())?;
         return move_over(root.dir());
     }
     let old = handle(Path::new("/"))?;
@@ -89,9 +119,34 @@ pub(super) fn enter(job: &mut Init<'_>) -> Result<()> {
     nix::unistd::chdir("/").map_err(Failure::errno("enter the new root"))
 }
 
+/// Takes the host's proc and sysfs away, whose tree stays mounted when the root is not pivoted to: a user namespace made in
+/// the container may mount proc anew as long as one is mounted anywhere that has nothing covered.
+fn hide_pseudo(root: BorrowedFd<'_>) -> Result<()> {
+    let error = || Failure::errno("hide the host's /proc and /sys");
+    let mounts = mount_table()?;
+    let own = mountinfo::below(&mounts, mount_id(root).map_err(error())?);
+    let full = |m: &&Mount| ["proc", "sysfs"].contains(&&*m.kind) && m.root == Path::new("/");
+    let mut hidden: Vec<&Mount> = mounts.iter().filter(full).filter(|m| !own.contains(&m.id)).collect();
+    // One that lies inside another first.
+    hidden.sort_by_key(|m| std::cmp::Reverse(m.path.as_os_str().len()));
+    for mount in hidden {
+        match umount2(&mount.path, MntFlags::MNT_DETACH) {
+            // Locked, in a user namespace: then it is covered.
+            Err(Errno::EINVAL | Errno::EPERM) => {
+                let cover = paths::empty_directory()?;
+                let place = handle(&mount.path)?;
+                move_mount(cover.as_fd(), place.as_fd()).map_err(error())?;
+            }
+            other => other.map_err(error())?,
+        }
+    }
+    Ok(())
+}
+
 /// For a root that can't be pivoted away from (initramfs). The host's tree stays mounted below.
 fn move_over(root: BorrowedFd<'_>) -> Result<()> {
-    let top = handle(Path::new("/"))?;
+    // Were it shared, the host would see the root there.
+    let top = private(Path::new("/"))?;
     // Attached on top of `/` it may be there already.
     move_mount(root, top.as_fd()).ok();
     nix::unistd::chroot(".").map_err(Failure::errno("chroot"))?;

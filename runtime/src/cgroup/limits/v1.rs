@@ -12,7 +12,10 @@ use super::{Missing, Settings, Value};
 pub(in super::super) fn settings(resources: &LinuxResources) -> Result<Settings> {
     let mut settings = Settings::default();
     if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
-        return Err(CgroupError::invalid("linux.resources.unified", "this machine has cgroup v1"));
+        return Err(CgroupError::invalid(
+            "linux.resources.unified",
+            "invalid configuration: this machine has cgroup v1",
+        ));
     }
     if let Some(memory) = resources.memory() {
         add_memory(&mut settings, memory)?;
