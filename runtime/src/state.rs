@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::process;
@@ -142,12 +143,21 @@ impl Lock {
     /// [`Error::NotFound`] when there is no such container.
     pub(crate) fn take(root: &Path, id: &str) -> Result<Self> {
         let path = root.join(id);
-        let dir = match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::NotFound { id: id.into() }),
-            other => other.map_err(Error::file("open", &path))?,
+        let missing = |e: io::Error, verb| match e.kind() {
+            ErrorKind::NotFound => Error::NotFound { id: id.into() },
+            _ => Error::file(verb, &path)(e),
         };
-        let lock = Flock::lock(dir, FlockArg::LockExclusive);
-        lock.map(Self).map_err(|(_, e)| Error::file("lock", &path)(e.into()))
+        loop {
+            let dir = File::open(&path).map_err(|e| missing(e, "open"))?;
+            let lock = Flock::lock(dir, FlockArg::LockExclusive);
+            let lock = lock.map_err(|(_, e)| Error::file("lock", &path)(e.into()))?;
+            let held = lock.metadata().map_err(Error::file("look at", &path))?;
+            let named = std::fs::metadata(&path).map_err(|e| missing(e, "look at"))?;
+            // While this one waited the container may have been deleted, and another one made by the same name.
+            if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
+                return Ok(Self(lock));
+            }
+        }
     }
 
     /// The directory.

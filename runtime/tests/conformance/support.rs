@@ -1,8 +1,8 @@
 //! A bundle of the test's own and a runtime to hold against it: ours, and a peer that shows that the test is right.
-#![expect(clippy::unwrap_used, reason = "test code: clippy counts a module of helpers as product code")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,16 @@ pub(crate) fn only_ours(test: impl Fn(&mut Bench)) {
     test(&mut Bench::new(ours()));
 }
 
+/// Waits for something that comes about by itself.
+#[track_caller]
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn ours() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_dhow-runtime"))
 }
@@ -31,9 +41,9 @@ pub(crate) struct Bench {
     pub(crate) config: Value,
 }
 
-const TOOLS: [&str; 22] = [
+const TOOLS: [&str; 23] = [
     "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "env", "pwd", "readlink", "hostname", "touch", "stat",
-    "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir",
+    "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir", "unshare",
 ];
 
 impl Bench {
@@ -165,7 +175,7 @@ impl Bench {
     pub(crate) fn gone(&self, pid: i32) {
         use std::os::fd::AsFd;
         if let Ok(fd) = dhow_sys::pidfd::open(pid) {
-            let limit = Some(std::time::Duration::from_secs(10));
+            let limit = Some(Duration::from_secs(10));
             assert!(dhow_sys::pidfd::wait_ended(fd.as_fd(), limit).unwrap(), "{pid} is still there");
         }
     }

@@ -1,0 +1,162 @@
+//! The life of a container as its callers see it: codes, texts, states, hooks.
+
+use serde_json::json;
+
+use crate::support::{everywhere, only_ours};
+
+#[test]
+fn run_ends_with_the_programs_code() {
+    everywhere(|t| {
+        assert_eq!(t.shell("echo out; test $$ = 1"), "out\n");
+        t.args(&["sh", "-c", "exit 42"]);
+        assert_eq!(t.fails(&["run", "x"]).0, 42);
+        // Deleted: the name is free again.
+        assert_eq!(t.fails(&["run", "x"]).0, 42);
+        assert!(t.fails(&["state", "x"]).1.contains("does not exist"));
+    });
+}
+
+#[test]
+fn a_life_step_by_step() {
+    everywhere(|t| {
+        t.args(&["sh", "-c", "echo started > /started; exec sleep 1000"]);
+        t.ok(&["create", "c"]);
+        let state = t.state("c");
+        assert_eq!((&state["status"], &state["id"]), (&json!("created"), &json!("c")));
+        assert!(state["pid"].as_i64().unwrap() > 0 && !t.rootfs("/started").exists());
+        assert!(t.call(&["create", "c"]).status.code() != Some(0), "the name is taken");
+        t.ok(&["start", "c"]);
+        assert_eq!(t.state("c")["status"], "running");
+        t.fails(&["start", "c"]);
+        t.fails(&["delete", "c"]);
+        let pid = t.pid("c");
+        t.ok(&["kill", "c", "KILL"]);
+        t.gone(pid);
+        assert_eq!(t.state("c")["status"], "stopped");
+        t.fails(&["kill", "c", "KILL"]);
+        t.ok(&["delete", "c"]);
+        t.fails(&["delete", "c"]);
+        t.ok(&["delete", "--force", "c"]);
+    });
+}
+
+#[test]
+fn missing_programs_have_the_texts_that_engines_look_for() {
+    everywhere(|t| {
+        std::fs::write(t.rootfs("/bin/plain"), "x").unwrap();
+        for (program, text) in
+            [("nosuch", "executable file"), ("/nosuch", "o such file or directory"), ("/bin/plain", "ermission denied")]
+        {
+            t.args(&[program]);
+            let (code, stderr) = t.fails(&["create", "e"]);
+            assert_eq!(code, 1, "{stderr}");
+            assert!(stderr.contains(text) && stderr.contains(program), "{stderr}");
+            t.fails(&["state", "e"]);
+        }
+        t.sleeping("s");
+        let (code, stderr) = t.fails(&["exec", "s", "nosuch"]);
+        assert_eq!(code, 255, "{stderr}");
+        assert!(stderr.contains("executable file"), "{stderr}");
+    });
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state() {
+    everywhere(|t| {
+        let log = t.path("log");
+        let hook = |name: &str, path: &str| {
+            let script = format!("echo {name} $(readlink /proc/self/ns/mnt) $(cat) >> {path}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+        };
+        let outside = log.display().to_string();
+        for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+            t.config["hooks"][name] = hook(name, &outside);
+        }
+        t.config["hooks"]["startContainer"] = hook("startContainer", "/log");
+        t.config["annotations"] = json!({"key": "value"});
+        t.args(&["sh", "-c", "echo program >> /log"]);
+        t.ok(&["run", "h"]);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let order: Vec<_> = text.lines().map(|l| l.split(' ').next().unwrap()).collect();
+        assert_eq!(order, ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
+        let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        for line in text.lines() {
+            let mut parts = line.splitn(3, ' ');
+            let (name, namespace) = (parts.next().unwrap(), parts.next().unwrap());
+            assert_eq!(namespace == own.to_str().unwrap(), name != "createContainer", "{line}");
+            let state: serde_json::Value = serde_json::from_str(parts.next().unwrap()).unwrap();
+            assert_eq!((&state["id"], &state["annotations"]["key"]), (&json!("h"), &json!("value")));
+            assert_eq!(state["bundle"].as_str().unwrap(), t.path("").to_str().unwrap().trim_end_matches('/'));
+        }
+        let inside = std::fs::read_to_string(t.rootfs("/log")).unwrap();
+        assert!(inside.starts_with("startContainer") && inside.ends_with("program\n"), "{inside}");
+    });
+}
+
+#[test]
+fn a_failing_hook_stops_the_creation() {
+    everywhere(|t| {
+        for name in ["prestart", "createRuntime", "createContainer"] {
+            t.config["hooks"] = json!({name: [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]});
+            t.args(&["touch", "/ran"]);
+            t.fails(&["run", "h"]);
+            assert!(!t.rootfs("/ran").exists(), "{name}");
+            t.fails(&["state", "h"]);
+        }
+    });
+}
+
+#[test]
+fn a_broken_state_breaks_no_listing() {
+    only_ours(|t| {
+        t.sleeping("good");
+        std::fs::create_dir(t.path("state/half")).unwrap();
+        std::fs::write(t.path("state/half/state.json"), "{\"id\":").unwrap();
+        std::fs::create_dir(t.path("state/empty")).unwrap();
+        let output = t.call(&["list", "--quiet"]);
+        assert_eq!((output.status.code(), output.stdout), (Some(0), b"good\n".to_vec()));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("container half"));
+        t.ok(&["delete", "--force", "half"]);
+        t.ok(&["delete", "--force", "empty"]);
+        assert!(!t.path("state/half").exists());
+    });
+}
+
+#[test]
+fn config_errors_name_the_field_and_leave_nothing() {
+    only_ours(|t| {
+        for (pointer, value, field) in [
+            ("/process/user", json!({"uid": 4_294_967_296_u64, "gid": 0}), "process.user.uid"),
+            ("/process/cwd", json!("relative"), "process.cwd"),
+            ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation"),
+            ("/process/rlimits", json!([{"type": "RLIMIT_MOON", "soft": 1, "hard": 1}]), "process.rlimits[0].type"),
+        ] {
+            let before = t.config.clone();
+            t.set(pointer, value);
+            let (code, text) = t.fails(&["create", "x"]);
+            assert!(code == 1 && text.contains(field), "{text}");
+            assert!(!t.path("state/x").exists());
+            t.config = before;
+        }
+    });
+}
+
+#[test]
+fn hooks_find_the_root_by_its_path_and_can_mount_in_it() {
+    everywhere(|t| {
+        // As the hooks of graphics drivers do: enter the container's mount namespace and mount at the root's path.
+        std::fs::write(t.path("library"), "library").unwrap();
+        let (from, to) = (t.path("library"), t.rootfs("/etc/library"));
+        let mount = format!("touch {1} && mount --bind {0} {1}", from.display(), to.display());
+        let enter =
+            format!(r#"pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/'); exec nsenter -m -t "$pid" -- sh -c '{mount}'"#);
+        let hook =
+            |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]);
+        t.config["hooks"] = json!({
+            "createRuntime": hook(&enter),
+            "createContainer": hook("mount | grep -q ' on /proc ' && cat ./etc/library > ./etc/seen"),
+        });
+        assert_eq!(t.shell("cat /etc/library /etc/seen"), "librarylibrary");
+        assert_eq!(std::fs::read(&to).unwrap(), b"", "it was mounted in the container alone");
+    });
+}

@@ -1,0 +1,11 @@
+//! What the runtime specification and runc's callers expect, held against our binary and against runc. Needs root,
+//! busybox and runc.
+#![expect(clippy::unwrap_used, reason = "test code: clippy counts helpers as product code")]
+
+mod attacks;
+mod concurrency;
+mod life;
+mod mounts;
+mod namespaces;
+mod process;
+mod support;

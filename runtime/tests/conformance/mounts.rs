@@ -1,0 +1,155 @@
+//! Mounts, devices, and the root file system.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use serde_json::json;
+
+use crate::support::{everywhere, only_ours};
+
+#[test]
+fn devices_and_links_are_there() {
+    everywhere(|t| {
+        t.set(
+            "/linux/devices",
+            json!([{"path": "/dev/more/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 3, "gid": 4}]),
+        );
+        let seen = t.shell(
+            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty more/fuse; for l in fd stdin ptmx; do readlink $l; done",
+        );
+        let expected = "null character special file 1:3 666 0:0\nzero character special file 1:5 666 0:0\n\
+             full character special file 1:7 666 0:0\nrandom character special file 1:8 666 0:0\n\
+             urandom character special file 1:9 666 0:0\ntty character special file 5:0 666 0:0\n\
+             more/fuse character special file a:e5 640 3:4\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n";
+        assert_eq!(seen, expected);
+    });
+}
+
+#[test]
+fn mounts_have_their_options_and_places() {
+    everywhere(|t| {
+        let volume = t.path("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::write(volume.join("file"), "content").unwrap();
+        symlink("/inside/deep", t.rootfs("/dangling")).unwrap();
+        let bind = |to: &str, options: serde_json::Value| json!({"destination": to, "type": "bind", "source": volume, "options": options});
+        t.push("/mounts", bind("/a", json!(["bind", "ro", "nosuid", "nodev", "noexec", "noatime"])));
+        t.push("/mounts", bind("/dangling/v", json!(["rbind", "rw"])));
+        t.push(
+            "/mounts",
+            json!({"destination": "/one/file", "source": volume.join("file"), "options": ["bind", "ro"]}),
+        );
+        t.push(
+            "/mounts",
+            json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": ["size=64k", "mode=1750"]}),
+        );
+        let seen = t.shell(
+            "grep ' /a ' /proc/self/mountinfo | grep -o 'ro,[a-z,]*' | head -n1; \
+             cat /a/file /inside/deep/v/file /one/file; echo; touch /inside/deep/v/new; stat -c %a /t; touch /a/x 2>&1; \
+             touch /one/file 2>&1; true",
+        );
+        let expected = "ro,nosuid,nodev,noexec,noatime\ncontentcontentcontent\n1750\n\
+             touch: /a/x: Read-only file system\ntouch: /one/file: Read-only file system\n";
+        assert_eq!(seen, expected);
+        assert!(volume.join("new").exists() && t.rootfs("/inside/deep").is_dir());
+    });
+}
+
+#[test]
+fn a_tmpfs_takes_mode_and_content_of_what_it_covers() {
+    only_ours(|t| {
+        std::fs::create_dir(t.rootfs("/full")).unwrap();
+        std::fs::write(t.rootfs("/full/file"), "text").unwrap();
+        std::fs::set_permissions(t.rootfs("/full"), PermissionsExt::from_mode(0o1711)).unwrap();
+        t.push(
+            "/mounts",
+            json!({"destination": "/full", "type": "tmpfs", "source": "t", "options": ["tmpcopyup", "ro"]}),
+        );
+        assert_eq!(
+            t.shell("stat -c %a /full; cat /full/file; touch /full/x 2>/dev/null || echo ' ro'"),
+            "1711\ntext ro\n"
+        );
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!([]);
+        assert_eq!(t.shell("stat -c %a /full; ls /full"), "1711\n");
+    });
+}
+
+#[test]
+fn recursive_attributes_reach_what_lies_below() {
+    everywhere(|t| {
+        let outer = t.path("outer");
+        std::fs::create_dir_all(outer.join("inner")).unwrap();
+        // A mount below the volume, in a mount namespace that only this runtime call sees.
+        t.push("/mounts", json!({"destination": "/v", "type": "bind", "source": outer, "options": ["rbind", "rro"]}));
+        t.args(&["sh", "-c", "touch /v/x 2>/dev/null || echo outer; touch /v/inner/x 2>/dev/null || echo inner"]);
+        let mut command = t.command(&["run", "r"]);
+        let mut unshared = std::process::Command::new("unshare");
+        unshared.args(["-m", "sh", "-c", "mount -t tmpfs t \"$1\" && shift && exec \"$@\"", "sh"]);
+        unshared.arg(outer.join("inner")).arg(command.get_program()).args(command.get_args());
+        let output = unshared.current_dir(command.get_current_dir().unwrap()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "outer\ninner\n", "{output:?}");
+        command.env_clear();
+    });
+}
+
+#[test]
+fn paths_are_masked_and_read_only() {
+    everywhere(|t| {
+        std::fs::create_dir(t.rootfs("/secret")).unwrap();
+        std::fs::write(t.rootfs("/secret/file"), "x").unwrap();
+        std::fs::write(t.rootfs("/hidden"), "x").unwrap();
+        t.set("/linux/maskedPaths", json!(["/secret", "/hidden", "/proc/kcore", "/not/there"]));
+        t.set("/linux/readonlyPaths", json!(["/proc/sys", "/tmp", "/not/there"]));
+        let seen = t.shell(
+            "ls /secret; cat /hidden; touch /secret/x 2>/dev/null || echo 1; touch /tmp/x 2>/dev/null || echo 2; \
+             echo y 2>/dev/null > /proc/sys/kernel/hostname || echo 3; touch /etc/x && echo 4",
+        );
+        assert_eq!(seen, "1\n2\n3\n4\n");
+        t.set("/root/readonly", json!(true));
+        assert_eq!(t.shell("touch /etc/y 2>/dev/null || echo ro"), "ro\n");
+    });
+}
+
+#[test]
+fn propagation_of_the_root_and_of_volumes() {
+    everywhere(|t| {
+        for (given, expected) in [("private", ""), ("shared", "shared:"), ("unbindable", "unbindable")] {
+            if given == "unbindable" && !t.is_ours() {
+                // runc binds the root over itself only after that, which the kernel then refuses.
+                continue;
+            }
+            t.set("/linux/rootfsPropagation", json!(given));
+            let line = t.shell("grep -E '^[0-9]+ [0-9]+ [^ ]+ [^ ]+ / ' /proc/self/mountinfo");
+            // runc leaves the root private when the mount that it lies on is.
+            assert!(line.contains(expected) || !t.is_ours(), "{given}: {line}");
+            assert!(!line.contains("shared:") || given == "shared", "{given}: {line}");
+        }
+    });
+}
+
+#[test]
+fn id_mapped_mounts_show_other_owners() {
+    only_ours(|t| {
+        let volume = t.path("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::write(volume.join("file"), "").unwrap();
+        std::os::unix::fs::chown(volume.join("file"), Some(5), Some(6)).unwrap();
+        t.push(
+            "/mounts",
+            json!({"destination": "/v", "type": "bind", "source": volume, "options": ["bind", "idmap"],
+                "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 100}],
+                "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 100}]}),
+        );
+        assert_eq!(t.shell("stat -c %u:%g /v/file"), "1005:2006\n");
+    });
+}
+
+#[test]
+fn a_tmpfs_becomes_read_only_when_what_lies_in_it_is_there() {
+    everywhere(|t| {
+        t.config["mounts"][1]["options"].as_array_mut().unwrap().push(json!("ro"));
+        let seen = t.shell(
+            "touch /dev/x 2>/dev/null || echo ro; touch /dev/shm/x && echo rw; echo x >/dev/null && ls /dev/pts",
+        );
+        assert_eq!(seen, "ro\nrw\nptmx\n");
+    });
+}
