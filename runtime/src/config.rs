@@ -170,10 +170,10 @@ pub struct Rlimit {
     /// `RLIMIT_…`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What counts.
-    pub soft: u64,
     /// Up to which `soft` may be raised.
     pub hard: u64,
+    /// What counts.
+    pub soft: u64,
 }
 
 /// sched_setattr(2).

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dhow_sys::pidfd;
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, FreezerState, Stats};
+use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, FreezerState, OomWatch, Stats};
 use crate::config::Process;
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
@@ -63,7 +63,7 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     };
     let status = status(runtime.root(), &state);
     if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
-        return Err(Error::Status { verb: "delete", status });
+        return Err(Error::NotStopped { id: id.into(), status });
     }
     let cgroup = match status {
         // A runtime that was killed has not written down what it has made; where it would be is known.
@@ -74,7 +74,7 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     let mut first = cgroup.remove().err().map(Error::from);
     let spec = state.spec()?;
     if let Some(hooks) = &spec.hooks {
-        let document = StateDocument::new(&spec.oci_version, id, &state.bundle, &spec.annotations);
+        let document = StateDocument::new(id, &state.bundle, &spec.annotations);
         let result = hooks::run("poststop", &hooks.poststop, &document.render("stopped", 0));
         first = first.or(result.err());
     }
@@ -159,6 +159,12 @@ pub(crate) fn stats(runtime: &Runtime, id: &str) -> Result<Stats> {
 pub(crate) fn oom_kills(runtime: &Runtime, id: &str) -> Result<u64> {
     let state = State::load(runtime.root(), id)?;
     Ok(Cgroup::open(&state.cgroup_paths)?.oom_kills()?)
+}
+
+/// See [`Runtime::watch_oom`].
+pub(crate) fn watch_oom(runtime: &Runtime, id: &str) -> Result<OomWatch> {
+    let state = State::load(runtime.root(), id)?;
+    Ok(Cgroup::open(&state.cgroup_paths)?.watch_oom()?)
 }
 
 /// See [`Runtime::update`].

@@ -11,30 +11,33 @@ use dhow_sys::openat2::c_path;
 use dhow_sys::{fd, pidfd, process, seqpacket};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::geteuid;
 use serde_json::value::RawValue;
 
 use crate::birth::{self, Birth};
-use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest};
+use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, is_unified};
 use crate::child::init::{self, Init};
 use crate::child::{Agent, Common, bind_source};
 use crate::config::Spec;
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
+use crate::notify;
 use crate::plan::{Mount, MountKind, Plan};
 use crate::request::{RootfsSource, Stdio};
 use crate::seccomp::{self, Filter};
-use crate::state::{Lock, START, State};
+use crate::state::{self, Lock, START, State};
 use crate::{CreateRequest, Created, Error, Result, Runtime, idmap};
 
 /// See [`Runtime::create`].
 pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Created> {
-    valid_id(&request.id)?;
+    state::valid_id(&request.id)?;
     let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
     let file = bundle.join("config.json");
     let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
-    let spec = Spec::from_json(text.as_bytes())?;
+    let mut spec = Spec::from_json(text.as_bytes())?;
+    if request.notify {
+        notify::add(&mut spec, &runtime.root().join(&request.id));
+    }
     let plan = Plan::new(&spec, &bundle)?;
     if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
         return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
@@ -42,7 +45,7 @@ pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Create
     let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
     let mut unfinished = Unfinished::begin(runtime, &request, &plan, bundle, config)?;
-    let document = StateDocument::new(&spec.oci_version, &request.id, &unfinished.state.bundle, &spec.annotations);
+    let document = StateDocument::new(&request.id, &unfinished.state.bundle, &spec.annotations);
     let made = unfinished.make(runtime, request, &plan, filter.as_ref(), &document);
     match made {
         Ok(created) => {
@@ -110,6 +113,9 @@ impl Unfinished {
         };
         let unfinished = Self { state, dir, lock, child: None, cgroup: None, done: false };
         unfinished.state.store(&unfinished.dir)?;
+        if request.notify {
+            notify::make(&unfinished.dir)?;
+        }
         Ok(unfinished)
     }
 
@@ -355,21 +361,6 @@ pub(crate) fn set_oom_score(pid: i32, score: i32) -> Result<()> {
     }
 }
 
-/// The name becomes a path component and part of a cgroup's name.
-fn valid_id(id: &str) -> Result<()> {
-    let error = |problem| Err(Error::InvalidId { id: id.to_owned(), problem });
-    if id.is_empty() {
-        return error("it is empty");
-    }
-    if id.len() > 1024 || matches!(id, "." | "..") {
-        return error("it is no file name");
-    }
-    if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)) {
-        return error("only letters, digits and _+-. are allowed");
-    }
-    Ok(())
-}
-
 /// Descriptors to be passed on must be there: a number that is not open would be taken by one of ours.
 pub(crate) fn inherited(count: u32) -> Result<()> {
     let last = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
@@ -455,11 +446,6 @@ fn cut_off(path: &Path, recursive: bool, plan: &Plan) -> Result<OwnedFd> {
     let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
     set_attr(mount.as_fd(), &change).map_err(error)?;
     Ok(mount)
-}
-
-/// Whether the host has cgroup v2 and nothing else.
-pub(crate) fn is_unified() -> bool {
-    statfs("/sys/fs/cgroup").is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// Writes a pid file by rename: whoever waits for it never reads half of it.

@@ -20,7 +20,7 @@ pub enum Error {
         problem: String,
     },
     /// A container can't have this name.
-    #[error("invalid container id {id:?}: {problem}")]
+    #[error("invalid container ID format: {id:?}: {problem}")]
     InvalidId {
         /// The name.
         id: String,
@@ -28,13 +28,13 @@ pub enum Error {
         problem: &'static str,
     },
     /// The name is taken.
-    #[error("container with given ID already exists: {id}")]
+    #[error("container with given ID already exists")]
     Exists {
         /// The name.
         id: String,
     },
     /// No container has this name.
-    #[error("container does not exist: {id}")]
+    #[error("container does not exist")]
     NotFound {
         /// The name.
         id: String,
@@ -46,13 +46,21 @@ pub enum Error {
     #[error("cannot exec in a stopped container: container not running")]
     Stopped,
     /// A new process would hang.
-    #[error("cannot exec in a paused container")]
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
     Paused,
     /// The container is not in a state in which this can be done.
-    #[error("cannot {verb} a container that is {status}")]
+    #[error("{}", refusal(verb, *status))]
     Status {
         /// What was asked.
         verb: &'static str,
+        /// What it is.
+        status: Status,
+    },
+    /// It can't be deleted without force.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// The container.
+        id: String,
         /// What it is.
         status: Status,
     },
@@ -147,7 +155,9 @@ impl Error {
             Self::Config { .. } | Self::InvalidId { .. } | Self::Seccomp(_) => Kind::InvalidArgument,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NotFound { .. } => Kind::NotFound,
-            Self::NotRunning | Self::Stopped | Self::Paused | Self::Status { .. } => Kind::FailedPrecondition,
+            Self::NotRunning | Self::Stopped | Self::Paused | Self::NotStopped { .. } | Self::Status { .. } => {
+                Kind::FailedPrecondition
+            }
             Self::Child { kind, .. } => *kind,
             _ => Kind::Internal,
         }
@@ -180,6 +190,17 @@ impl Error {
     }
 }
 
+/// Why something can't be done with a container in this state, in the words that engines look for.
+fn refusal(verb: &str, status: Status) -> String {
+    match (verb, status) {
+        ("start", Status::Running | Status::Paused) => "cannot start an already running container".into(),
+        ("start", Status::Stopped) => "cannot start a container that has stopped".into(),
+        ("pause", _) => "container not running".into(),
+        ("resume", _) => "container not paused".into(),
+        _ => format!("cannot {verb} a container that is {status}"),
+    }
+}
+
 /// An errno in the words that engines look for: the kernel's, in lower case, without number.
 pub(crate) fn errno_text(errno: Errno) -> String {
     let text = errno.desc();
@@ -187,8 +208,9 @@ pub(crate) fn errno_text(errno: Errno) -> String {
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// `Errno` and `io::Error` decorate the text; what engines search is the text alone.
-fn plain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error in the words that engines look for: `Errno` and `io::Error` decorate the text.
+#[must_use]
+pub fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(errno) = error.downcast_ref::<Errno>() {
         return errno_text(*errno);
     }

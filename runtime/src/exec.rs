@@ -38,15 +38,15 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
         return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
     }
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    let document = StateDocument::new(&spec.oci_version, id, &state.bundle, &spec.annotations);
+    let document = StateDocument::new(id, &state.bundle, &spec.annotations);
     let namespaces = NamespacePlan::new(&linux)?.all();
     // From here on the container can't be mistaken for a later one: the descriptor is its first process.
     let target = pidfd::open_checked(state.init_process_pid, state.init_process_start)
         .map_err(Error::sys("open a pidfd"))?
         .ok_or(Error::Stopped)?;
     let mut cgroup = Cgroup::open(&state.cgroup_paths)?;
-    if let Some(path) = &request.cgroup {
-        cgroup = cgroup.child(Path::new(path))?;
+    if !request.cgroups.is_empty() {
+        cgroup = cgroup.below(&request.cgroups)?;
     }
     inherited(request.preserve_fds)?;
     let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;

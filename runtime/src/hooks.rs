@@ -31,9 +31,9 @@ pub(crate) fn kinds(hooks: &Hooks) -> [(&'static str, &[Hook]); 6] {
 pub(crate) struct StateDocument(serde_json::Map<String, serde_json::Value>);
 
 impl StateDocument {
-    pub(crate) fn new(version: &str, id: &str, bundle: &Path, annotations: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(id: &str, bundle: &Path, annotations: &BTreeMap<String, String>) -> Self {
         let mut map = serde_json::Map::new();
-        map.insert("ociVersion".into(), version.into());
+        map.insert("ociVersion".into(), crate::SPEC_VERSION.into());
         map.insert("id".into(), id.into());
         map.insert("bundle".into(), bundle.to_string_lossy().into());
         if !annotations.is_empty() {

@@ -56,12 +56,9 @@ pub(crate) fn list(root: &Path) -> Result<Listing> {
     Ok(listing)
 }
 
-/// The two fields of config.json that the state repeats.
+/// The field of config.json that the state repeats.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Brief {
-    #[serde(default)]
-    oci_version: String,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -72,7 +69,7 @@ fn describe(root: &Path, state: &State) -> Result<ContainerState> {
     let status = status(root, state);
     let gone = matches!(status, Status::Stopped | Status::Creating);
     Ok(ContainerState {
-        oci_version: brief.oci_version,
+        oci_version: crate::SPEC_VERSION.into(),
         id: state.id.clone(),
         pid: if gone { 0 } else { state.init_process_pid },
         status,
@@ -80,6 +77,18 @@ fn describe(root: &Path, state: &State) -> Result<ContainerState> {
         rootfs: state.rootfs.to_string_lossy().into_owned(),
         created: state.created.clone(),
         annotations: brief.annotations.unwrap_or_default(),
-        owner: if state.owner == 0 { "root".into() } else { format!("#{}", state.owner) },
+        owner: user_name(state.owner),
     })
+}
+
+/// As the host's /etc/passwd has it; a number where it has none.
+fn user_name(uid: u32) -> String {
+    if uid == 0 {
+        return "root".into();
+    }
+    let number = uid.to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*number));
+    name.map_or_else(|| format!("#{uid}"), |user| user[0].to_owned())
 }

@@ -13,6 +13,7 @@
 //! ROOT/<id>/              locked (flock) by whoever creates, starts, updates or deletes the container
 //! ROOT/<id>/state.json    what is known of the container, replaced by rename
 //! ROOT/<id>/start.sock    exists until the container is started: its first process listens there
+//! ROOT/<id>/notify/         with systemd's NOTIFY_SOCKET only: mounted in the container, holds notify.sock
 //! ```
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,7 @@ mod hooks;
 mod idmap;
 mod inspect;
 mod mountinfo;
+mod notify;
 pub mod plan;
 mod request;
 mod runtime;
@@ -36,7 +38,7 @@ pub mod seccomp;
 mod start;
 mod state;
 
-pub use error::{Error, Kind};
+pub use error::{Error, Kind, plain};
 pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Listing, RootfsSource, Stdio};
 pub use runtime::{CgroupDriver, Rootless, Runtime};
 pub use state::Status;

@@ -57,6 +57,9 @@ pub struct CreateRequest {
     pub no_pivot: bool,
     /// Stay in the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Give it systemd's readiness protocol: `ROOT/<id>/notify` is mounted at `/run/notify`, and `NOTIFY_SOCKET` leads there.
+    /// Who starts the container listens at `notify.sock` in it.
+    pub notify: bool,
     /// Written with the first process's pid before it is started.
     pub pid_file: Option<PathBuf>,
 }
@@ -72,8 +75,8 @@ pub struct ExecRequest {
     pub preserve_fds: u32,
     /// Also when the container is paused; the process then runs when it is resumed.
     pub ignore_paused: bool,
-    /// A cgroup below the container's own, by its path.
-    pub cgroup: Option<String>,
+    /// Cgroups below the container's own: one path, or on v1 `CONTROLLER[,CONTROLLER…]:PATH`.
+    pub cgroups: Vec<String>,
     /// Written with the process's pid.
     pub pid_file: Option<PathBuf>,
 }
@@ -82,7 +85,7 @@ impl ExecRequest {
     /// A request with nothing special.
     #[must_use]
     pub fn new(process: Process, stdio: Stdio) -> Self {
-        Self { process, stdio, preserve_fds: 0, ignore_paused: false, cgroup: None, pid_file: None }
+        Self { process, stdio, preserve_fds: 0, ignore_paused: false, cgroups: Vec::new(), pid_file: None }
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::Stats;
+use crate::cgroup::{OomWatch, Stats};
 use crate::config::Process;
 use crate::{ContainerState, CreateRequest, Created, ExecRequest, Listing, Result};
-use crate::{control, create, exec, inspect, start};
+use crate::{control, create, exec, inspect, notify, start};
 
 /// How cgroups are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,6 +136,13 @@ impl Runtime {
         control::process(self, id)
     }
 
+    /// Where the program of a container that was created with [`CreateRequest::notify`] sends word of its readiness. There
+    /// is a directory for the socket, and the socket as soon as somebody listens.
+    #[must_use]
+    pub fn notify_socket(&self, id: &str) -> PathBuf {
+        notify::socket(&self.root.join(id))
+    }
+
     /// A pidfd of the first process.
     ///
     /// # Errors
@@ -182,6 +189,14 @@ impl Runtime {
     /// [`crate::Error::NotFound`], [`crate::Error::Cgroup`].
     pub fn oom_kills(&self, id: &str) -> Result<u64> {
         control::oom_kills(self, id)
+    }
+
+    /// A descriptor that becomes readable when it may have run out of memory; then compare [`Self::oom_kills`].
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Cgroup`].
+    pub fn watch_oom(&self, id: &str) -> Result<OomWatch> {
+        control::watch_oom(self, id)
     }
 
     /// Changes its limits; what is absent stays as it is.

@@ -48,7 +48,7 @@ fn poststart(runtime: &Runtime, state: &State) -> Result<()> {
     }
     let spec = state.spec()?;
     let Some(hooks) = &spec.hooks else { return Ok(()) };
-    let document = StateDocument::new(&spec.oci_version, &state.id, &state.bundle, &spec.annotations);
+    let document = StateDocument::new(&state.id, &state.bundle, &spec.annotations);
     let result = hooks::run("poststart", &hooks.poststart, &document.render("running", state.init_process_pid));
     if result.is_err() {
         // The hook's error is the one to report.

@@ -84,8 +84,9 @@ impl State {
     /// Reads `ROOT/<id>/state.json`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such container, [`Error::BadState`] when it can't be understood.
+    /// [`Error::InvalidId`]; [`Error::NotFound`] when there is no such container, [`Error::BadState`] when it can't be understood.
     pub(crate) fn load(root: &Path, id: &str) -> Result<Self> {
+        valid_id(id)?;
         let path = root.join(id).join(FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -140,8 +141,9 @@ impl Lock {
     /// Waits for it.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such container.
+    /// [`Error::InvalidId`]; [`Error::NotFound`] when there is no such container.
     pub(crate) fn take(root: &Path, id: &str) -> Result<Self> {
+        valid_id(id)?;
         let path = root.join(id);
         let missing = |e: io::Error, verb| match e.kind() {
             ErrorKind::NotFound => Error::NotFound { id: id.into() },
@@ -164,6 +166,21 @@ impl Lock {
     pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// A container's name becomes a path component, and part of a cgroup's name: nothing is looked up by one that is neither.
+pub(crate) fn valid_id(id: &str) -> Result<()> {
+    let error = |problem| Err(Error::InvalidId { id: id.to_owned(), problem });
+    if id.is_empty() {
+        return error("container id cannot be empty");
+    }
+    if id.len() > 1024 || matches!(id, "." | "..") {
+        return error("it is no file name");
+    }
+    if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)) {
+        return error("only letters, digits and _+-. are allowed");
+    }
+    Ok(())
 }
 
 /// The name of the state file.

@@ -81,6 +81,26 @@ pub enum CgroupError {
         /// Where.
         path: PathBuf,
     },
+    /// `exec --cgroup` names a controller that the container has no cgroup with.
+    #[error("unknown controller {controller}")]
+    UnknownController {
+        /// Its name.
+        controller: String,
+    },
+    /// `exec --cgroup` names a place outside of the container's cgroup.
+    #[error("{} is not a sub cgroup path", path.display())]
+    NotBelow {
+        /// What it names.
+        path: PathBuf,
+    },
+    /// `exec --cgroup` names a cgroup that can't be entered.
+    #[error("adding pid of the new process to {}/cgroup.procs", path.display())]
+    Below {
+        /// Which cgroup.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
     /// The device filter could not be installed.
     #[error("{step} the device filter of {}", path.display())]
     Devices {

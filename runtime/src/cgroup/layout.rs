@@ -13,6 +13,11 @@ use super::error::{CgroupError, Result};
 /// Where cgroup file systems are mounted.
 pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 
+/// Whether the host has cgroup v2 and nothing else.
+pub fn is_unified() -> bool {
+    is_type(Path::new(MOUNT), CGROUP2_SUPER_MAGIC)
+}
+
 /// The hierarchies that there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -37,7 +42,7 @@ impl Layout {
     /// Looks at this machine. On pure v2 the caller's own cgroup is looked up only when it is needed.
     pub(super) fn detect(own: bool) -> Result<Self> {
         let mount = Path::new(MOUNT);
-        if is_type(mount, CGROUP2_SUPER_MAGIC) {
+        if is_unified() {
             let own = if own { own_unified()? } else { PathBuf::from("/") };
             return Ok(Self::Unified(Hierarchy { controllers: vec![String::new()], mount: mount.to_owned(), own }));
         }

@@ -6,12 +6,14 @@
 //!
 //! * `layout`, `path`: what hierarchies there are, and where in them; `dir`: a directory by its handle
 //! * `limits`: from `linux.resources` to files and values; `devices`: the device filter
+//! * `below`: cgroups in the container's own, for exec
 //! * `create`, `processes`, `remove`, `oom`, `stats`: a cgroup's life
 //!
 //! Invariants: no cgroup path leads out of its hierarchy; resources are checked before anything is made; a container that could
 //! not be frozen runs; the cgroup that a container is made in has no process and does not stand still.
 //! Of cgroups-rs this uses the statistics of v1; see `limits` and `stats` for why not more.
 
+mod below;
 mod create;
 mod devices;
 mod dir;
@@ -33,6 +35,7 @@ use oci_spec::runtime::LinuxResources;
 
 pub use create::{CgroupPlan, CgroupRequest};
 pub use error::CgroupError;
+pub use layout::is_unified;
 pub use oom::OomWatch;
 pub use stats::Stats;
 
@@ -125,20 +128,6 @@ impl Cgroup {
     /// Whether there is none, or none any more.
     pub fn is_none(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// A cgroup below this one that exists, for `exec --cgroup PATH`. `..` does not lead out of the container's.
-    ///
-    /// # Errors
-    /// It does not exist in one of the hierarchies.
-    pub fn child(&self, path: &Path) -> Result<Self> {
-        let path = path::clean(path);
-        let open = |member: &Member| {
-            let dir = if path.as_os_str().is_empty() { Dir::open(member.dir.path()) } else { member.dir.child(&path) };
-            let dir = dir.map_err(|source| member.dir.error("open", &path.to_string_lossy(), source))?;
-            Ok(Member { controllers: member.controllers.clone(), dir })
-        };
-        Ok(Self::new(self.members.iter().map(open).collect::<Result<_>>()?))
     }
 
     /// The directory for `clone3(CLONE_INTO_CGROUP)`: on pure v2 only, and then [`Self::attach`] is not needed. The cgroup namespace

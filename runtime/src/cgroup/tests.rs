@@ -163,7 +163,7 @@ fn removal_kills_and_takes_what_lies_below() {
         for path in cgroup.paths().values() {
             std::fs::create_dir_all(path.join("inner/innermost")).unwrap();
         }
-        let inner = cgroup.child(Path::new("/inner/../inner")).unwrap();
+        let inner = cgroup.below(&["/inner/../inner".to_owned()]).unwrap();
         for (key, path) in inner.paths() {
             assert_eq!(*path, cgroup.paths()[key].join("inner"));
         }

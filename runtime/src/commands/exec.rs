@@ -54,7 +54,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             stdio: terminal.stdio(),
             preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
             ignore_paused: parsed.on("ignore-paused"),
-            cgroup: parsed.value("cgroup").map(str::to_owned),
+            cgroups: parsed.values("cgroup").map(str::to_owned).collect(),
             pid_file: process::pid_file(parsed)?,
         },
     )?;

@@ -101,8 +101,9 @@ pub struct Memory {
     /// How long tasks waited for memory (v2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Pressure>,
-    /// memory.events as it is (v2), or the count of out-of-memory kills (v1). Not in runc's.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// memory.events as it is (v2), or the count of out-of-memory kills (v1). Not in runc's document, and not in ours: readers
+    /// look for the word `oom` in the stream of events.
+    #[serde(skip_serializing)]
     pub events: BTreeMap<String, u64>,
 }
 
