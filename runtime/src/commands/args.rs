@@ -1,7 +1,7 @@
 //! The command line's grammar: Go's `flag` as runc's callers use it.
 //!
 //! `--name value`, `--name=value`, the same with one dash, and `-n value` for a flag's short name. A switch takes
-//! `=true` and `=false` only. Flags may stand before and after the positional arguments; `--` ends them, and so does, for
+//! `=true`, `=false` and Go's other words for them only. Flags may stand before and after the positional arguments; `--` ends them, and so does, for
 //! a command that takes a program to run, the first word of that program.
 
 use std::ffi::OsString;
@@ -59,7 +59,10 @@ impl Parsed {
                 literal = true;
                 continue;
             }
-            let bare = word.trim_start_matches('-');
+            let bare = word.strip_prefix("--").unwrap_or(&word[1..]);
+            if bare.starts_with(['-', '=']) {
+                return Err(Failure::flag(format!("bad flag syntax: {word}")));
+            }
             let (name, inline) = match bare.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (bare, None),
@@ -67,16 +70,16 @@ impl Parsed {
             let flag = flags
                 .iter()
                 .find(|flag| flag.long == name || flag.short.is_some_and(|short| name.chars().eq([short])))
-                .ok_or_else(|| Failure::usage(format!("flag provided but not defined: -{name}")))?;
+                .ok_or_else(|| Failure::flag(format!("flag provided but not defined: -{name}")))?;
             let value = match (flag.takes_value, inline) {
                 (true, Some(value)) => value,
                 (true, None) => {
-                    text(words.next().ok_or_else(|| Failure::usage(format!("flag needs an argument: -{name}")))?)?
+                    text(words.next().ok_or_else(|| Failure::flag(format!("flag needs an argument: -{name}")))?)?
                 }
                 (false, value) => value.unwrap_or_else(|| "true".into()),
             };
-            if !flag.takes_value && !matches!(value.as_str(), "true" | "false" | "1" | "0") {
-                return Err(Failure::usage(format!("invalid boolean value {value:?} for -{name}")));
+            if !flag.takes_value && boolean(&value).is_none() {
+                return Err(Failure::flag(format!("invalid boolean value {value:?} for -{name}: parse error")));
             }
             parsed.flags.push((flag.long, value));
         }
@@ -95,14 +98,16 @@ impl Parsed {
 
     /// Whether a switch is on.
     pub(crate) fn on(&self, long: &str) -> bool {
-        matches!(self.value(long), Some("true" | "1"))
+        self.value(long).and_then(boolean).unwrap_or(false)
     }
 
     /// The flag's value as a number.
     pub(crate) fn number<T: FromStr>(&self, long: &str) -> Result<Option<T>, Failure> {
         self.value(long)
             .map(|value| {
-                value.parse().map_err(|_unspecific| Failure::usage(format!("invalid value {value:?} for flag -{long}")))
+                value.parse().map_err(|_unspecific| {
+                    Failure::flag(format!("invalid value {value:?} for flag -{long}: parse error"))
+                })
             })
             .transpose()
     }
@@ -112,20 +117,25 @@ impl Parsed {
         if self.positional.len() == count {
             return Ok(&self.positional);
         }
-        Err(Failure::usage(format!("{command}: \"{command}\" requires exactly {count} argument(s)")))
+        Err(Failure::arguments(command, format_args!("exactly {count}")))
     }
 
     /// At least `least` and at most `most` positional arguments.
     pub(crate) fn between(&self, command: &str, least: usize, most: usize) -> Result<&[String], Failure> {
         match self.positional.len() {
-            n if n < least => {
-                Err(Failure::usage(format!("{command}: \"{command}\" requires a minimum of {least} argument(s)")))
-            }
-            n if n > most => {
-                Err(Failure::usage(format!("{command}: \"{command}\" requires a maximum of {most} argument(s)")))
-            }
+            n if n < least => Err(Failure::arguments(command, format_args!("a minimum of {least}"))),
+            n if n > most => Err(Failure::arguments(command, format_args!("a maximum of {most}"))),
             _ => Ok(&self.positional),
         }
+    }
+}
+
+/// A truth value in the words of Go's `strconv`.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -149,7 +159,7 @@ pub(crate) fn split_global(words: Vec<OsString>, flags: &[Flag]) -> (Vec<OsStrin
 }
 
 fn text(word: OsString) -> Result<String, Failure> {
-    word.into_string().map_err(|word| Failure::usage(format!("argument {} is not valid UTF-8", word.display())))
+    word.into_string().map_err(|word| Failure::new(format!("argument {} is not valid UTF-8", word.display())))
 }
 
 #[cfg(test)]
@@ -184,10 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn whatever_follows_the_id_belongs_to_ps() {
+        let parsed = parse(&["-b", "x", "id", "-e", "-t", "--env"], Some(0)).unwrap();
+        assert_eq!((parsed.positional.join(" ").as_str(), parsed.on("tty")), ("id -e -t --env", false));
+    }
+
+    #[test]
     fn complaints_name_the_flag() {
         assert_eq!(parse(&["--nope"], None).unwrap_err(), "flag provided but not defined: -nope");
         assert_eq!(parse(&["-b"], None).unwrap_err(), "flag needs an argument: -b");
-        assert_eq!(parse(&["--tty=maybe"], None).unwrap_err(), "invalid boolean value \"maybe\" for -tty");
+        assert_eq!(parse(&["--tty=maybe"], None).unwrap_err(), "invalid boolean value \"maybe\" for -tty: parse error");
+        assert_eq!(parse(&["---tty"], None).unwrap_err(), "bad flag syntax: ---tty");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use dhow_runtime::{CreateRequest, Created};
 
 use super::args::{Flag, Parsed};
 use super::foreground::Foreground;
+use super::notify::{self, Notify};
 use super::process::{self, Terminal};
-use super::{Command, Context, Failure, absolute};
+use super::{Command, Context, Failure, lifecycle};
 
 const BUNDLE: Flag = Flag::value("bundle", "the bundle's directory (default: the current one)").short('b');
 const NO_PIVOT: Flag =
@@ -71,24 +72,29 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;
     if detach {
         make(context, parsed, id, bundle, &terminal)?;
-        return start_or_delete(context, id).map(|()| 0);
+        if let Some(notify) = start_or_delete(context, id)? {
+            lifecycle::notify_wait(context, id, &notify)?;
+        }
+        return Ok(0);
     }
     let foreground = Foreground::begin(!parsed.on("no-subreaper"))?;
     let created = make(context, parsed, id, bundle, &terminal)?;
-    start_or_delete(context, id)?;
-    let code = foreground.wait(created)?;
+    let notify = start_or_delete(context, id)?;
+    let code = foreground.wait(created, notify)?;
     if !parsed.on("keep") {
         context.runtime.delete(id, true)?;
     }
     Ok(code)
 }
 
-fn start_or_delete(context: &Context, id: &str) -> Result<(), Failure> {
-    context.runtime.start(id).map_err(|error| {
-        // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
-        drop(context.runtime.delete(id, true));
-        error.into()
-    })
+fn start_or_delete(context: &Context, id: &str) -> Result<Option<Notify>, Failure> {
+    let start = || {
+        let notify = Notify::listen(context, id)?;
+        context.runtime.start(id)?;
+        Ok(notify)
+    };
+    // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
+    start().inspect_err(|_: &Failure| drop(context.runtime.delete(id, true)))
 }
 
 fn make(
@@ -98,24 +104,34 @@ fn make(
     bundle: PathBuf,
     terminal: &Terminal,
 ) -> Result<Created, Failure> {
+    let (preserve_fds, listen_fds) = (parsed.number("preserve-fds")?.unwrap_or(0), listen_fds());
+    process::all_inherited(context, listen_fds.saturating_add(preserve_fds))?;
+    let pidfd_socket = process::pidfd_socket(parsed)?;
+    context.debug(format_args!("nsexec container setup: container {id} from {}", bundle.display()));
     let created = context.runtime.create(CreateRequest {
         id: id.to_owned(),
         bundle,
         stdio: terminal.stdio(),
-        preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
-        listen_fds: listen_fds(),
+        preserve_fds,
+        listen_fds,
         no_pivot: parsed.on("no-pivot"),
         no_new_keyring: parsed.on("no-new-keyring"),
+        notify: notify::wanted(),
         pid_file: process::pid_file(parsed)?,
         ..CreateRequest::default()
     })?;
     context.warn(&created.warnings);
-    process::hand_over(&created, terminal, parsed).inspect_err(|_| drop(context.runtime.delete(id, true)))?;
+    context.debug(format_args!("child process in init(): pid {}", created.pid));
+    context.debug(format_args!("init: closing the pipe to signal completion"));
+    process::hand_over(&created, terminal, pidfd_socket.as_ref())
+        .inspect_err(|_| drop(context.runtime.delete(id, true)))?;
     Ok(created)
 }
 
 fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
-    absolute(Path::new(parsed.value("bundle").filter(|path| !path.is_empty()).unwrap_or(".")))
+    let given = Path::new(parsed.value("bundle").filter(|path| !path.is_empty()).unwrap_or("."));
+    // Without symlinks and `..`: others find it by what the state says.
+    given.canonicalize().map_err(|e| Failure::because(format_args!("chdir {}", given.display()), e))
 }
 
 fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
@@ -126,7 +142,7 @@ fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
 pub(crate) fn spec(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join("config.json");
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::usage(format!("JSON specification file {} not found", path.display())),
+        std::io::ErrorKind::NotFound => Failure::new("JSON specification file config.json not found"),
         _ => Failure::because(path.display(), e),
     })?;
     Ok(Spec::from_json(&bytes)?)

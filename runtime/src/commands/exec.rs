@@ -1,9 +1,11 @@
 //! `exec`.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use dhow_runtime::ExecRequest;
 use dhow_runtime::config::{Capabilities, Process};
+use dhow_sys::pidfd;
 
 use super::args::{Flag, Parsed};
 use super::foreground::Foreground;
@@ -30,7 +32,7 @@ pub(crate) const COMMAND: Command = Command {
         Flag::switch("no-new-privs", "no gain of privileges by exec"),
         Flag::value("cap", "add a capability, may be repeated").short('c'),
         process::PRESERVE_FDS,
-        Flag::value("cgroup", "a cgroup below the container's, by its path"),
+        Flag::value("cgroup", "[CONTROLLERS:]PATH of a cgroup below the container's, may be repeated"),
         Flag::switch("ignore-paused", "also in a paused container, where it runs once that is resumed"),
         Flag::switch("no-subreaper", "ignored"),
     ],
@@ -40,27 +42,36 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let Some((id, words)) = parsed.positional.split_first() else {
-        return Err(Failure::usage("exec: \"exec\" requires a minimum of 1 argument(s)"));
+        return Err(Failure::arguments("exec", format_args!("a minimum of 1")));
     };
     process::protect(context);
     let process = process_of(context, parsed, id, words)?;
     let detach = parsed.on("detach");
     let terminal = Terminal::choose(process.terminal, detach, parsed.value("console-socket"))?;
     let foreground = (!detach).then(|| Foreground::begin(false)).transpose()?;
+    let preserve_fds = parsed.number("preserve-fds")?.unwrap_or(0);
+    process::all_inherited(context, preserve_fds)?;
+    let pidfd_socket = process::pidfd_socket(parsed)?;
+    context.debug(format_args!("nsexec container setup: joining container {id}"));
     let created = context.runtime.exec(
         id,
         ExecRequest {
             process,
             stdio: terminal.stdio(),
-            preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
+            preserve_fds,
             ignore_paused: parsed.on("ignore-paused"),
             cgroups: parsed.values("cgroup").map(str::to_owned).collect(),
             pid_file: process::pid_file(parsed)?,
         },
     )?;
     context.warn(&created.warnings);
-    process::hand_over(&created, &terminal, parsed)?;
-    foreground.map_or(Ok(0), |foreground| foreground.wait(created))
+    context.debug(format_args!("child process in init(): pid {}", created.pid));
+    context.debug(format_args!("setns_init: about to exec"));
+    process::hand_over(&created, &terminal, pidfd_socket.as_ref()).inspect_err(|_| {
+        // Nobody has hold of its terminal.
+        pidfd::send_signal(created.pidfd.as_fd(), libc::SIGKILL).ok();
+    })?;
+    foreground.map_or(Ok(0), |foreground| foreground.wait(created, None))
 }
 
 /// The process object: from a file, or the container's own with what the flags change.
@@ -72,7 +83,7 @@ fn process_of(context: &Context, parsed: &Parsed, id: &str, words: &[String]) ->
     }
     let mut process = context.runtime.process(id)?;
     if words.is_empty() {
-        return Err(Failure::usage("process args cannot be empty"));
+        return Err(Failure::new("process args cannot be empty"));
     }
     process.args = words.to_vec();
     process.terminal = parsed.on("tty");
@@ -116,7 +127,7 @@ fn set_user(process: &mut Process, user: &str) -> Result<(), Failure> {
 fn id_number(flag: &str, text: &str) -> Result<i64, Failure> {
     text.parse::<u32>()
         .map(i64::from)
-        .map_err(|e| Failure::usage(format!("invalid value {text:?} for flag -{flag}: {e}")))
+        .map_err(|e| Failure::new(format!("invalid value {text:?} for flag -{flag}: {e}")))
 }
 
 /// Into every set but the inheritable one, which stays empty (CVE-2022-29162), and so the ambient one as well.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::Parsed;
 use super::help::SPEC_VERSION;
-use super::{Command, Context, Failure};
+use super::{Command, Context, Failure, say};
 
 pub(crate) const COMMAND: Command = Command {
     name: "features",
@@ -17,8 +17,8 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(_: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     parsed.exactly("features", 0)?;
-    println!("{}", serde_json::to_string_pretty(&document()).map_err(|e| Failure::because("features", e))?);
-    Ok(0)
+    let text = serde_json::to_string_pretty(&document()).map_err(|e| Failure::because("features", e))?;
+    say(&format!("{text}\n")).map(|()| 0)
 }
 
 fn document() -> Value {

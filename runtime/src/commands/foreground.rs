@@ -20,6 +20,7 @@ use nix::sys::termios::{self, SetArg, Termios};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::Failure;
+use super::notify::Notify;
 
 /// Signals are ours from [`Foreground::begin`] on, so that none is lost between the process's birth and the wait.
 #[derive(Debug)]
@@ -40,13 +41,17 @@ impl Foreground {
     }
 
     /// Relays until the process has ended; its exit code, or 128 + the signal that ended it.
-    pub(crate) fn wait(self, created: Created) -> Result<u8, Failure> {
+    pub(crate) fn wait(self, created: Created, mut notify: Option<Notify>) -> Result<u8, Failure> {
         let Created { pidfd, console, .. } = created;
         let mut relay = console.map(Relay::new).transpose()?;
         loop {
-            let ready = self.poll(pidfd.as_fd(), relay.as_ref())?;
+            let ready = self.poll(pidfd.as_fd(), relay.as_ref(), notify.as_ref())?;
             if ready.signal {
                 self.forward(pidfd.as_fd(), relay.as_ref())?;
+            }
+            // In the foreground it is this process that stands for the container.
+            if let Some(true) = notify.as_ref().map(|notify| notify.pass_on(std::process::id())).transpose()? {
+                notify = None;
             }
             if let Some(relay) = &mut relay {
                 relay.step(ready.input, ready.output);
@@ -62,7 +67,7 @@ impl Foreground {
         }
     }
 
-    fn poll(&self, pidfd: BorrowedFd<'_>, relay: Option<&Relay>) -> Result<Ready, Failure> {
+    fn poll(&self, pidfd: BorrowedFd<'_>, relay: Option<&Relay>, notify: Option<&Notify>) -> Result<Ready, Failure> {
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(relay) = relay {
@@ -76,11 +81,13 @@ impl Foreground {
         if relay.is_some_and(|relay| !relay.output_open) {
             fds.truncate(2);
         }
+        let known = fds.len();
+        fds.extend(notify.map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(Failure::because("poll", e)),
         }
-        let happened = |index: usize| fds.get(index).is_some_and(|fd| fd.any().unwrap_or(false));
+        let happened = |index: usize| fds[..known].get(index).is_some_and(|fd| fd.any().unwrap_or(false));
         Ok(Ready { ended: happened(0), signal: happened(1), output: happened(2), input: happened(3) })
     }
 

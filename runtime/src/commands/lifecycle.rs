@@ -1,11 +1,14 @@
 //! `start`, `state`, `kill`, `delete`, `pause` and `resume`: one call of the library each.
 
+use std::os::fd::AsFd;
 use std::str::FromStr;
 
+use dhow_runtime::Error;
 use nix::sys::signal::Signal;
 
 use super::args::{Flag, Parsed};
-use super::{Command, Context, Failure};
+use super::notify::Notify;
+use super::{Command, Context, Failure, say};
 
 pub(crate) const START: Command = Command {
     name: "start",
@@ -68,18 +71,36 @@ pub(crate) const RESUME: Command = Command {
 };
 
 fn start(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    context.runtime.start(&parsed.exactly("start", 1)?[0])?;
+    let id = &parsed.exactly("start", 1)?[0];
+    let notify = Notify::listen(context, id)?;
+    context.runtime.start(id)?;
+    if let Some(notify) = notify {
+        notify_wait(context, id, &notify)?;
+    }
     Ok(0)
+}
+
+/// Waits for the readiness of a container that nobody waits for in the foreground.
+pub(crate) fn notify_wait(context: &Context, id: &str, notify: &Notify) -> Result<(), Failure> {
+    let pid = context.runtime.state(id)?.pid;
+    let process = match context.runtime.init(id) {
+        // It has ended already; what it has sent is still there.
+        Err(Error::NotRunning) => return notify.pass_on(pid.unsigned_abs()).map(drop),
+        other => other?,
+    };
+    notify.wait(process.as_fd(), pid.unsigned_abs())
 }
 
 fn state(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let state = context.runtime.state(&parsed.exactly("state", 1)?[0])?;
-    println!("{}", serde_json::to_string_pretty(&state).map_err(|e| Failure::because("state", e))?);
-    Ok(0)
+    let text = serde_json::to_string_pretty(&state).map_err(|e| Failure::because("state", e))?;
+    say(&text).map(|()| 0)
 }
 
 fn kill(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let arguments = parsed.between("kill", 1, 2)?;
+    // Who names a container that is not there hears of that first.
+    context.runtime.state(&arguments[0])?;
     let signal = signal(arguments.get(1).map_or("SIGTERM", String::as_str))?;
     context.runtime.kill(&arguments[0], signal, parsed.on("all"))?;
     Ok(0)
@@ -92,7 +113,7 @@ fn delete(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 /// A signal by its number or its name, with or without `SIG`.
 fn signal(name: &str) -> Result<i32, Failure> {
-    let unknown = || Failure::usage(format!("unknown signal {name:?}"));
+    let unknown = || Failure::new(format!("unknown signal {name:?}"));
     if let Ok(number) = name.parse::<i32>() {
         // 64 is the last real-time signal.
         return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };

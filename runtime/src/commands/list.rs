@@ -4,7 +4,7 @@ use dhow_runtime::ContainerState;
 
 use super::args::{Flag, Parsed};
 use super::log::Level;
-use super::{Command, Context, Failure};
+use super::{Command, Context, Failure, say};
 
 pub(crate) const COMMAND: Command = Command {
     name: "list",
@@ -25,13 +25,13 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         context.log.line(Level::Warning, &format!("container {id}: {}", error.chain()));
     }
     let containers = &listing.containers;
-    match (parsed.on("quiet"), parsed.value("format").unwrap_or("table")) {
-        (true, _) => containers.iter().for_each(|container| println!("{}", container.id)),
-        (false, "table") => print!("{}", table(containers)),
-        (false, "json") => println!("{}", json(containers)?),
-        (false, _) => return Err(Failure::usage("invalid format option")),
-    }
-    Ok(0)
+    let text = match (parsed.on("quiet"), parsed.value("format").unwrap_or("table")) {
+        (true, _) => containers.iter().map(|container| format!("{}\n", container.id)).collect(),
+        (false, "table") => table(containers),
+        (false, "json") => format!("{}\n", json(containers)?),
+        (false, _) => return Err(Failure::new("invalid format option")),
+    };
+    say(&text).map(|()| 0)
 }
 
 /// An array; `null` when there is none, as Go writes it.

@@ -22,8 +22,11 @@ pub(crate) enum Format {
 /// How grave a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
+    /// What `--debug` asks for.
     Debug,
+    /// Something was asked for and left out.
     Warning,
+    /// The command failed.
     Error,
 }
 
@@ -56,7 +59,7 @@ impl Log {
         let format = match format {
             "text" => Format::Text,
             "json" => Format::Json,
-            other => return Err(Failure::usage(format!("invalid log-format: {other:?}"))),
+            other => return Err(Failure::new(format!("invalid log-format: {other:?}"))),
         };
         let file = path
             .filter(|path| !path.as_os_str().is_empty())
@@ -66,7 +69,7 @@ impl Log {
                     .create(true)
                     .mode(0o644)
                     .open(path)
-                    .map_err(|e| Failure::usage(format!("open log {}: {e}", path.display())))
+                    .map_err(|e| Failure::because(format_args!("open {}", path.display()), e))
             })
             .transpose()?;
         Ok(Self { file, format, least: if debug { Level::Debug } else { Level::Warning } })

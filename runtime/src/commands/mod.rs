@@ -2,9 +2,9 @@
 //!
 //! Exit codes are runc's: 0; the process's own for a foreground `run` and `exec`; 255 when `exec` fails; 1 when anything
 //! else does. Success prints nothing but what was asked for.
-#![expect(clippy::print_stdout, reason = "printing is what these are for")]
 
 mod args;
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
@@ -14,12 +14,14 @@ mod help;
 mod lifecycle;
 mod list;
 mod log;
+mod notify;
 mod process;
 mod ps;
 mod spec;
 mod update;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -54,7 +56,8 @@ pub(crate) struct Command {
     run: fn(&Context, &Parsed) -> Result<u8, Failure>,
 }
 
-const COMMANDS: [Command; 16] = [
+const COMMANDS: [Command; 18] = [
+    checkpoint::CHECKPOINT,
     create::CREATE,
     lifecycle::DELETE,
     events::COMMAND,
@@ -64,6 +67,7 @@ const COMMANDS: [Command; 16] = [
     list::COMMAND,
     lifecycle::PAUSE,
     ps::COMMAND,
+    checkpoint::RESTORE,
     lifecycle::RESUME,
     create::RUN,
     spec::COMMAND,
@@ -78,9 +82,16 @@ const COMMANDS: [Command; 16] = [
 pub(crate) struct Context {
     pub(crate) runtime: Runtime,
     pub(crate) log: Log,
+    /// How many descriptors from 3 on the caller has left open, without a gap.
+    pub(crate) inherited: u32,
 }
 
 impl Context {
+    /// Tells of a step that was taken, to those who asked for it.
+    pub(crate) fn debug(&self, step: std::fmt::Arguments<'_>) {
+        self.log.line(Level::Debug, &step.to_string());
+    }
+
     /// Tells of what could not be done but stops nothing.
     pub(crate) fn warn(&self, warnings: &[String]) {
         for warning in warnings {
@@ -94,24 +105,58 @@ impl Context {
 pub(crate) struct Failure {
     message: String,
     code: u8,
+    fault: Fault,
+}
+
+/// Where a failure lies: a wrong command line is answered with the command's help as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// A flag that is not known or lacks its value.
+    Flag,
+    /// Too few or too many arguments.
+    Arguments,
+    /// The line is well formed.
+    Elsewhere,
 }
 
 impl Failure {
-    /// The command line is wrong, or something outside the library failed.
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1 }
+    /// What was asked for makes no sense, or something outside the library failed.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 1, fault: Fault::Elsewhere }
+    }
+
+    /// A flag that is not known or lacks its value.
+    pub(crate) fn flag(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Flag, ..Self::new(message) }
+    }
+
+    /// Too few or too many arguments.
+    pub(crate) fn arguments(command: &str, wanted: std::fmt::Arguments<'_>) -> Self {
+        let message = format!("{}: \"{command}\" requires {wanted} argument(s)", help::program());
+        Self { fault: Fault::Arguments, ..Self::new(message) }
     }
 
     /// `doing: why`.
-    pub(crate) fn because(doing: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
-        Self::usage(format!("{doing}: {why}"))
+    pub(crate) fn because(doing: impl std::fmt::Display, why: impl std::error::Error + 'static) -> Self {
+        Self::new(format!("{doing}: {}", dhow_runtime::plain(&why)))
     }
 
-    /// Says what failed in front, as runc does for `run` and `exec`.
+    /// Says what failed in front, as runc does for `run` and `exec`; a wrong command line has not come that far.
     pub(crate) fn during(mut self, what: &str, code: u8) -> Self {
-        self.message = format!("{what}: {}", self.message);
-        self.code = code;
+        if self.fault == Fault::Elsewhere {
+            self.message = format!("{what}: {}", self.message);
+            self.code = code;
+        }
         self
+    }
+
+    /// What goes to stdout before the error: `help` with the complaint above it, for a wrong command line.
+    fn lesson(&self, help: impl FnOnce() -> String) -> Option<String> {
+        match self.fault {
+            Fault::Flag => Some(format!("Incorrect Usage: {}\n\n{}", self.message, help())),
+            Fault::Arguments => Some(format!("Incorrect Usage.\n\n{}", help())),
+            Fault::Elsewhere => None,
+        }
     }
 
     #[cfg(test)]
@@ -122,15 +167,23 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::usage(error.chain())
+        Self::new(error.chain())
     }
+}
+
+/// Prints what was asked for. A reader that has gone is an error like others, and no panic.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|e| Failure::because("write to stdout", e))
 }
 
 /// Runs the command line `words`, without the program's own name.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    // Before anything is opened: nothing of ours must pass for the caller's.
+    let inherited = process::inherited();
     let (global, rest) = args::split_global(words, &GLOBAL);
     let mut log = Log::stderr();
-    match dispatch(global, rest, &mut log) {
+    match dispatch(global, rest, inherited, &mut log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             log.fatal(&failure.message);
@@ -139,16 +192,14 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(global: Vec<OsString>, rest: Vec<OsString>, log: &mut Log) -> Result<u8, Failure> {
-    let global = Parsed::parse(global, &GLOBAL, None)?;
+fn dispatch(global: Vec<OsString>, rest: Vec<OsString>, inherited: u32, log: &mut Log) -> Result<u8, Failure> {
+    let global = taught(Parsed::parse(global, &GLOBAL, None), || help::overview(&COMMANDS, &GLOBAL))?;
     if global.on("version") {
-        print!("{}", help::version());
-        return Ok(0);
+        return say(&help::version()).map(|()| 0);
     }
     let mut rest = rest.into_iter();
     let Some(name) = rest.next().filter(|_| !global.on("help")) else {
-        print!("{}", help::overview(&COMMANDS, &GLOBAL));
-        return Ok(0);
+        return say(&help::overview(&COMMANDS, &GLOBAL)).map(|()| 0);
     };
     *log = Log::open(
         global.value("log").map(Path::new),
@@ -156,21 +207,25 @@ fn dispatch(global: Vec<OsString>, rest: Vec<OsString>, log: &mut Log) -> Result
         global.on("debug"),
     )?;
     let Some(command) = COMMANDS.iter().find(|command| *command.name == *name) else {
-        if name == "checkpoint" || name == "restore" {
-            return Err(Failure::usage(format!("{}: not supported", name.display())));
-        }
-        return Err(Failure::usage(format!("No help topic for '{}'", name.display())));
+        return Err(help::no_topic(&name.to_string_lossy()));
     };
     let words: Vec<OsString> = rest.collect();
     if help::asked_for(&words, command) {
-        print!("{}", help::of(command));
-        return Ok(0);
+        return say(&help::of(command)).map(|()| 0);
     }
-    let parsed = Parsed::parse(words, command.flags, command.literal_after)
-        .map_err(|f| Failure { message: format!("Incorrect Usage: {}", f.message), code: f.code })?;
-    let context = Context { runtime: runtime(&global)?, log: std::mem::replace(log, Log::stderr()) };
+    let parsed = taught(Parsed::parse(words, command.flags, command.literal_after), || help::of(command))?;
+    let context = Context { runtime: runtime(&global)?, log: std::mem::replace(log, Log::stderr()), inherited };
     let outcome = (command.run)(&context, &parsed);
     *log = context.log;
+    taught(outcome, || help::of(command))
+}
+
+/// Answers a wrong command line with help.
+fn taught<T>(outcome: Result<T, Failure>, help: impl FnOnce() -> String) -> Result<T, Failure> {
+    if let Some(lesson) = outcome.as_ref().err().and_then(|failure| failure.lesson(help)) {
+        // The failure itself is told all the same.
+        drop(say(&lesson));
+    }
     outcome
 }
 
@@ -183,13 +238,15 @@ fn runtime(global: &Parsed) -> Result<Runtime, Failure> {
         (true, None | Some("systemd")) | (false, Some("systemd")) => CgroupDriver::Systemd,
         (false, None | Some("cgroupfs")) => CgroupDriver::Cgroupfs,
         (false, Some("disabled")) => CgroupDriver::Disabled,
-        (_, Some(other)) => return Err(Failure::usage(format!("invalid cgroup-manager {other:?}"))),
+        (_, Some(other)) => return Err(Failure::new(format!("invalid cgroup-manager {other:?}"))),
     };
     let rootless = match global.value("rootless") {
         None | Some("auto" | "") => Rootless::Auto,
-        Some("true" | "1") => Rootless::Yes,
-        Some("false" | "0") => Rootless::No,
-        Some(other) => return Err(Failure::usage(format!("invalid value {other:?} for flag -rootless"))),
+        Some(other) => match args::boolean(other) {
+            Some(true) => Rootless::Yes,
+            Some(false) => Rootless::No,
+            None => return Err(Failure::new(format!("invalid value {other:?} for flag -rootless"))),
+        },
     };
     Ok(Runtime::new(&root).cgroup_driver(driver).rootless(rootless))
 }

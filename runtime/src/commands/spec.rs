@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use dhow_runtime::config::Spec;
 use serde_json::{Value, json};
 
 use super::args::{Flag, Parsed};
@@ -25,26 +26,27 @@ fn run(_: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     parsed.exactly("spec", 0)?;
     let path = Path::new(parsed.value("bundle").filter(|bundle| !bundle.is_empty()).unwrap_or(".")).join("config.json");
     let mut document = default();
+    if dhow_runtime::cgroup::is_unified() {
+        hide_cgroups(&mut document);
+    }
     if parsed.on("rootless") {
         make_rootless(&mut document);
     }
+    // Through the type: its fields have the order that people know.
+    let spec = Spec::from_json(document.to_string().as_bytes())?;
     let mut text = Vec::new();
     let style = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-    serde::Serialize::serialize(&document, &mut serde_json::Serializer::with_formatter(&mut text, style))
+    serde::Serialize::serialize(&spec, &mut serde_json::Serializer::with_formatter(&mut text, style))
         .map_err(|e| Failure::because("spec", e))?;
-    text.push(b'\n');
     let mut file = std::fs::File::create_new(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
-            "File {} exists. Remove it first",
-            parsed.value("bundle").map_or("config.json".into(), |_| path.display().to_string())
-        )),
+        std::io::ErrorKind::AlreadyExists => Failure::new("File config.json exists. Remove it first"),
         _ => Failure::because(path.display(), e),
     })?;
     file.write_all(&text).map_err(|e| Failure::because(path.display(), e))?;
     Ok(0)
 }
 
-/// A shell in every namespace but the user's, on a read-only root.
+/// A shell on a read-only root, in namespaces of its own but for the user's.
 fn default() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({
@@ -73,7 +75,7 @@ fn default() -> Value {
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
@@ -90,6 +92,13 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
         mount["options"] = json!(options);
     }
     mount
+}
+
+/// On v2 the container's cgroup can be its root; on v1 programs look for the paths that /proc/self/cgroup has.
+fn hide_cgroups(document: &mut Value) {
+    if let Some(namespaces) = document["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
 }
 
 /// Maps the caller to root, leaves the host's network, and mounts only what an unprivileged user can.
@@ -122,8 +131,6 @@ fn make_rootless(document: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use dhow_runtime::config::Spec;
-
     use super::*;
 
     #[test]

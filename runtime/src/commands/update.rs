@@ -39,7 +39,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("update", 1)?[0];
     for flag in ["l3-cache-schema", "mem-bw-schema"] {
         if parsed.value(flag).is_some() {
-            return Err(Failure::usage(format!("--{flag}: Intel RDT is not supported yet")));
+            return Err(Failure::new(format!("--{flag}: Intel RDT is not supported yet")));
         }
     }
     let document = match parsed.value("resources") {
@@ -104,7 +104,7 @@ fn from_flags(parsed: &Parsed) -> Result<Value, Failure> {
 
 /// A size: bytes, or with one of the suffixes b, k, m, g, t, in powers of 1024.
 fn bytes(flag: &str, text: &str) -> Result<i64, Failure> {
-    let wrong = || Failure::usage(format!("invalid value for {flag}: invalid size: '{text}'"));
+    let wrong = || Failure::new(format!("invalid value for {flag}: invalid size: '{text}'"));
     if text == "-1" {
         return Ok(-1);
     }
