@@ -56,4 +56,7 @@ pub(crate) struct Record {
     /// below is ever mounted with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) opaque: bool,
+    /// What a committed snapshot takes, once somebody has asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) usage: Option<Usage>,
 }

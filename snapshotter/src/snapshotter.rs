@@ -1,7 +1,7 @@
 //! The verbs.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dhow_api::Timestamp;
 use dhow_layer::OverlayXattrs;
@@ -17,6 +17,8 @@ use crate::{Error, Filter, Result};
 pub struct Snapshotter {
     disk: Disk,
     index: Mutex<Index>,
+    /// A call that changed a snapshot has ended.
+    ended: Condvar,
 }
 
 /// What is known of a snapshot.
@@ -57,7 +59,7 @@ impl Snapshotter {
         let xattrs = if in_initial_user_namespace() { OverlayXattrs::Trusted } else { OverlayXattrs::User };
         let disk = Disk::open(root.to_owned(), xattrs)?;
         let (records, next_id) = disk.load()?;
-        Ok(Self { disk, index: Mutex::new(Index::new(records, next_id)) })
+        Ok(Self { disk, index: Mutex::new(Index::new(records, next_id)), ended: Condvar::new() })
     }
 
     /// Makes the active snapshot `key` over the committed snapshot `parent`, and tells how to mount it.
@@ -106,34 +108,41 @@ impl Snapshotter {
         check_labels(&labels)?;
         let (active, chain, rebased) = self.begin_commit(name, key, parent)?;
         let undo = || {
-            let mut index = self.lock();
-            index.release(name, rebased.as_deref());
-            index.done(key);
+            self.end(|index| {
+                index.release(name, rebased.as_deref());
+                index.done(key);
+            });
         };
         let parents: Vec<u64> = chain.iter().map(|layer| layer.id).collect();
         let opaque = self.disk.settle(active.id, key, &parents).inspect_err(|_error| undo())?;
         let now = Timestamp::now();
         let parent = active.record.parent.clone().or_else(|| rebased.clone());
         let kind = Kind::Committed;
-        let record = Record { name: name.to_owned(), parent, kind, created: now, updated: now, labels, opaque };
+        let (name, usage) = (name.to_owned(), None);
+        let record = Record { name, parent, kind, created: now, updated: now, labels, opaque, usage };
         self.disk.replace(active.id, &record, true).inspect_err(|_error| undo())?;
-        {
-            let mut index = self.lock();
+        self.end(|index| {
             // The child that the parent has counts on, now under the new name.
             index.release(key, None);
             index.publish(Arc::new(Snapshot { id: active.id, record }));
-        }
+        });
         self.disk.tidy(active.id);
         Ok(())
     }
 
     /// Removes a snapshot that has no children. Its data is deleted later; [`Snapshotter::cleanup`] waits for that.
+    /// Another call that is changing it, perhaps for a client that was killed, is waited for.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::HasChildren`], [`Error::Busy`], [`Error::Disk`].
+    /// [`Error::NotFound`], [`Error::HasChildren`], [`Error::Disk`].
     pub fn remove(&self, key: &str) -> Result<()> {
         let mut index = self.lock();
-        let snapshot = index.begin(key)?;
+        let snapshot = loop {
+            match index.begin(key) {
+                Err(Error::Busy { .. }) => index = self.ended.wait(index).unwrap_or_else(PoisonError::into_inner),
+                other => break other?,
+            }
+        };
         let children = index.children(key);
         if children > 0 {
             index.done(key);
@@ -159,8 +168,7 @@ impl Snapshotter {
     pub fn update(&self, key: &str, change: LabelChange) -> Result<Info> {
         let snapshot = self.lock().begin(key)?;
         let changed = self.write_labels(&snapshot, change);
-        let mut index = self.lock();
-        match changed {
+        self.end(|index| match changed {
             Ok(snapshot) => {
                 let info = info(&snapshot.record);
                 index.publish(Arc::new(snapshot));
@@ -170,7 +178,7 @@ impl Snapshotter {
                 index.done(key);
                 Err(error)
             }
-        }
+        })
     }
 
     /// All snapshots that fit one of the filters (all there are without filters), by name.
@@ -183,17 +191,40 @@ impl Snapshotter {
         infos
     }
 
-    /// What a snapshot takes on disk, without its parents.
+    /// What a snapshot takes on disk, without its parents. A committed one is measured once: it never changes.
     ///
     /// # Errors
     /// [`Error::NotFound`], also when it is removed meanwhile; [`Error::Measure`].
     pub fn usage(&self, key: &str) -> Result<Usage> {
         let snapshot = self.lock().find(key)?;
+        if let Some(known) = snapshot.record.usage {
+            return Ok(known);
+        }
         let usage = self.disk.measure(snapshot.id);
         match self.lock().find(key) {
-            Ok(still) if still.id == snapshot.id => usage,
-            _ => Err(Error::NotFound { name: key.to_owned() }),
+            Ok(still) if still.id == snapshot.id => {}
+            _ => return Err(Error::NotFound { name: key.to_owned() }),
         }
+        let usage = usage?;
+        if snapshot.record.kind == Kind::Committed {
+            self.remember_usage(key, usage);
+        }
+        Ok(usage)
+    }
+
+    /// Notes what a committed snapshot takes. Where that fails, or another call changes it just now, it is measured again
+    /// the next time.
+    fn remember_usage(&self, key: &str, usage: Usage) {
+        let Ok(snapshot) = self.lock().begin(key) else { return };
+        let record = Record { usage: Some(usage), ..snapshot.record.clone() };
+        let written = self.disk.replace(snapshot.id, &record, true);
+        self.end(|index| match written {
+            Ok(()) => index.publish(Arc::new(Snapshot { id: snapshot.id, record })),
+            Err(error) => {
+                log::warn!("{}", dhow_api::error::chain(&error));
+                index.done(key);
+            }
+        });
     }
 
     /// Waits until the data of all removed snapshots is deleted.
@@ -223,16 +254,15 @@ impl Snapshotter {
             updated: now,
             labels,
             opaque: false,
+            usage: None,
         };
         let made = self.disk.create(id, &record, chain.first().map(|parent| parent.id));
-        let mut index = self.lock();
-        if let Err(error) = made {
-            index.release(key, parent);
-            return Err(error);
-        }
         let snapshot = Arc::new(Snapshot { id, record });
-        index.publish(Arc::clone(&snapshot));
-        drop(index);
+        self.end(|index| match &made {
+            Ok(()) => index.publish(Arc::clone(&snapshot)),
+            Err(_) => index.release(key, parent),
+        });
+        made?;
         Ok(mounts(&self.disk, &snapshot, &chain))
     }
 
@@ -284,6 +314,13 @@ impl Snapshotter {
         record.updated = Timestamp::now();
         self.disk.replace(snapshot.id, &record, snapshot.record.kind == Kind::Committed)?;
         Ok(Snapshot { id: snapshot.id, record })
+    }
+
+    /// Ends a call that changed a snapshot, and wakes those that wait for it.
+    fn end<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        let outcome = change(&mut self.lock());
+        self.ended.notify_all();
+        outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
