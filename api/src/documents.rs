@@ -3,6 +3,7 @@
 //! A document is written to a temporary file and renamed: a reader sees the old one, the new one or none. They are not
 //! flushed; what they tell (a running container, its end) is not true any more after a power loss.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -97,6 +98,12 @@ pub struct ShimConfig {
     /// The command that tells whether the container is healthy.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What the instance's event log tells of the container with every event: its name, image and labels.
+    #[serde(default)]
+    pub event_attributes: BTreeMap<String, String>,
+    /// The names of the networks that it is attached to, for the same log.
+    #[serde(default)]
+    pub networks: Vec<String>,
 }
 
 impl Document for ShimConfig {
@@ -120,6 +127,8 @@ impl ShimConfig {
             stop_signal: sigterm(),
             stop_timeout: ten(),
             health: None,
+            event_attributes: BTreeMap::new(),
+            networks: Vec::new(),
         }
     }
 }

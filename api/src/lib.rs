@@ -3,7 +3,7 @@
 //! * the messages: [`snapshots`], [`network`], [`shim`] and containerd's [`task`];
 //! * for callers: [`clients`] (typed), [`rpc`] (any method), [`service`] (connect, or start what is not there);
 //! * for services: [`server`], and [`error::status`] for what they answer;
-//! * beside ttrpc: [`attach`] (a process's stdio), [`documents`] (shared files), [`paths`] (where things lie);
+//! * beside ttrpc: [`attach`] (a process's stdio), [`documents`] and [`events`] (shared files), [`paths`] (where things lie);
 //! * [`defaults`]: what an engine tells a runtime unless its user says otherwise.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod clients;
 pub mod defaults;
 pub mod documents;
 pub mod error;
+pub mod events;
 mod generated;
 pub mod paths;
 pub mod rpc;

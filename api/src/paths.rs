@@ -147,6 +147,12 @@ impl RunRoot {
         self.0.join("netplug.sock")
     }
 
+    /// The directory of [`crate::events::EventLog`].
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.0.join("events")
+    }
+
     /// One container's network namespace.
     #[must_use]
     pub fn netns(&self, id: &str) -> PathBuf {

@@ -102,7 +102,9 @@ fn conclude(shim: &Arc<Shim>, run: &RunState) {
     let (started_at, restarts) = (run.started_at, run.restarts);
     tokio::spawn(async move {
         let Some(own) = shim.own() else { return };
-        let record = ExitRecord::load(&own.bundle.exit()).unwrap_or_else(|_| ExitRecord {
+        let told = ExitRecord::load(&own.bundle.exit());
+        let unseen = told.is_err();
+        let record = told.unwrap_or_else(|_| ExitRecord {
             exit_code: 255,
             signal: None,
             oom_killed: false,
@@ -113,6 +115,9 @@ fn conclude(shim: &Arc<Shim>, run: &RunState) {
         });
         if let Err(error) = record.store(&own.bundle.exit()) {
             log::error!("{}", dhow_api::error::chain(&error));
+        }
+        if unseen {
+            shim.tell_end(&record);
         }
         shim.conclude(own, record).await;
     });

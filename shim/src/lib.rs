@@ -14,6 +14,7 @@ mod attach;
 pub mod bootstrap;
 mod control;
 mod error;
+mod event_log;
 mod events;
 mod io;
 mod keeper;

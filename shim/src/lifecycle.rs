@@ -105,6 +105,7 @@ impl Shim {
             restarts: run.restarts,
         };
         store(own, &record);
+        self.tell_end(&record);
         let restart = !run.stopping && run.started_at.is_some() && wants_restart(own.config.restart, &record);
         if restart {
             self.with_container(|container, _| {
@@ -157,7 +158,13 @@ impl Shim {
         let runtime = self.lock().runtime.clone();
         let deleted = runtime.delete(&self.id, true).map_err(Error::from);
         let (detached, removed) = tokio::join!(self.detach(own), self.remove_snapshot(own));
+        if own.config.network && detached.is_ok() {
+            self.tell_disconnected(own);
+        }
         let cleared = if own.config.auto_remove { remove_files(own) } else { Ok(()) };
+        if own.config.auto_remove && cleared.is_ok() {
+            self.tell("destroy", &[]);
+        }
         let failures: Vec<_> = [deleted, detached, removed, cleared].into_iter().filter_map(Result::err).collect();
         if !failures.is_empty() {
             let text = failures.iter().map(Error::chain).collect::<Vec<_>>().join("; ");

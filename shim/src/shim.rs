@@ -329,6 +329,7 @@ impl Shim {
             })
             .inspect_err(|_| self.kill_unstarted())?;
         self.remember(&run);
+        self.tell("start", &[]);
         self.publish(&Event::Start(event::TaskStart {
             container_id: self.id.clone(),
             pid: pid.unsigned_abs(),
@@ -356,6 +357,7 @@ impl Shim {
         let document = request.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
         let mut process = dhow_runtime::config::Process::from_json(document)?;
         process.terminal = request.terminal;
+        let command = process.args.join(" ");
         let names = Names {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -385,6 +387,7 @@ impl Shim {
             container.execs.insert(exec_id.clone(), registered);
             Ok(())
         })?;
+        self.tell(&format!("exec_create: {command}"), &[("execID", exec_id.clone())]);
         self.publish(&Event::ExecAdded(event::TaskExecAdded {
             container_id: self.id.clone(),
             exec_id: exec_id.clone(),
@@ -405,6 +408,8 @@ impl Shim {
                 }
             }
         })?;
+        let command = pending.process.args.join(" ");
+        self.tell(&format!("exec_start: {command}"), &[("execID", exec_id.to_owned())]);
         let started = self.run_exec(exec_id, pending, &names, io).await;
         match started {
             Ok(pid) => {
@@ -503,6 +508,7 @@ impl Shim {
             Ok(process.pid)
         });
         let Ok(pid) = pid else { return };
+        self.tell("exec_die", &[("execID", exec_id.to_owned()), ("exitCode", ended.code.to_string())]);
         self.publish(&Event::Exit(event::TaskExit {
             container_id: self.id.clone(),
             id: exec_id.to_owned(),

@@ -251,6 +251,9 @@ impl Shim {
             }
             Ok(stops.then(|| container.run.clone()))
         })?;
+        if request.exec_id.is_empty() {
+            self.tell("kill", &[("signal", signal.to_string())]);
+        }
         if let Some(run) = remember {
             self.remember(&run);
         }
@@ -267,6 +270,7 @@ impl Shim {
             container.paused = freeze;
             Ok(())
         })?;
+        self.tell(if freeze { "pause" } else { "unpause" }, &[]);
         let container_id = self.id.clone();
         self.publish(&if freeze {
             Event::Paused(event::TaskPaused { container_id, ..Default::default() })
