@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use dhow_api::clients::{Network, Snapshots};
+use dhow_api::events::EventLog;
 use dhow_api::paths::{Root, RunRoot};
 use dhow_image::{RegistryOptions, Store};
 
@@ -73,6 +74,11 @@ impl Context {
     /// The network service; nothing is started before the first call.
     pub(crate) fn network(&self) -> &Network {
         self.network.get_or_init(|| Network::new(self.root.path(), self.runroot.path()))
+    }
+
+    /// The log of events.
+    pub(crate) fn events(&self) -> EventLog {
+        EventLog::new(self.runroot.events())
     }
 
     /// The images.

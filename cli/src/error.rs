@@ -66,6 +66,14 @@ pub(crate) enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A container's files could not be mounted.
+    #[error("mount the files of container {name}")]
+    Mount {
+        /// Its id.
+        name: String,
+        /// Why not.
+        source: dhow_sys::rootfs::Error,
+    },
     /// Standard output.
     #[error("write to standard output")]
     Output {
@@ -212,7 +220,7 @@ impl Error {
         match self {
             Self::Several(errors) => errors.iter().flat_map(Self::lines).collect(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => Vec::new(),
-            other => vec![dhow_api::error::chain(other)],
+            other => vec![one_line(&dhow_api::error::chain(other))],
         }
     }
 
@@ -224,6 +232,11 @@ impl Error {
             _ => Err(Self::Several(errors)),
         }
     }
+}
+
+/// A message that quotes foreign bytes stays one line, and says nothing to a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -241,6 +254,7 @@ mod tests {
         let pipe = Error::output(io::ErrorKind::BrokenPipe.into());
         assert!(pipe.lines().is_empty());
         assert_eq!(pipe.exit_code(1), 141);
+        assert_eq!(Error::NoSuchContainer("a\nb\u{1b}[1m".into()).lines(), ["no such container: a b [1m"]);
         let file = Error::file("read", "/x")(io::ErrorKind::NotFound.into());
         assert_eq!(file.lines(), ["read /x: entity not found"]);
     }

@@ -10,6 +10,7 @@ use crate::output::progress::{Display, Target};
 use crate::parse::Invalid;
 use crate::signals::Interrupt;
 use crate::sink::SnapshotSink;
+use crate::{events, leftovers};
 
 /// How an image is brought here.
 #[derive(Debug, Clone)]
@@ -76,11 +77,13 @@ pub(crate) fn pull(ctx: &Context, reference: &Reference, request: &Request<'_>, 
         cancel,
         ..PullOptions::default()
     };
+    leftovers::sweep(ctx)?;
     let display = Display::new(target);
     let sink = SnapshotSink::new(ctx.snapshots());
     let pulled = dhow_image::pull(reference, &options, ctx.store()?, &sink, &display);
     display.finish();
     let pulled = pulled?;
+    events::image(ctx, "pull", &reference.familiar(), &reference.familiar_repository());
     if target != Target::Nowhere {
         let status = if pulled.changed { "Downloaded newer image for" } else { "Image is up to date for" };
         let mut out = target.writer();
@@ -91,7 +94,7 @@ pub(crate) fn pull(ctx: &Context, reference: &Reference, request: &Request<'_>, 
 }
 
 /// Unpacks what is missing of a local image: a killed pull, or a state root whose snapshots were lost.
-fn ensure_unpacked(ctx: &Context, image: &Image) -> Result<()> {
+pub(crate) fn ensure_unpacked(ctx: &Context, image: &Image) -> Result<()> {
     let sink = SnapshotSink::new(ctx.snapshots());
     let Some(top) = image.config.chain_ids().pop() else { return Ok(()) };
     // A committed layer has all its parents: asking for the top one is enough. The snapshotter's own directory is not
@@ -100,6 +103,7 @@ fn ensure_unpacked(ctx: &Context, image: &Image) -> Result<()> {
     if has.map_err(|source| dhow_image::Error::Sink { operation: "look up", chain: top, source })? {
         return Ok(());
     }
+    leftovers::sweep(ctx)?;
     let cancel = Cancel::new();
     let _interrupt = Interrupt::watch(&cancel)?;
     dhow_image::unpack(image, ctx.store()?, &sink, 3, &cancel, &dhow_image::Silent)?;

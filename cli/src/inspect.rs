@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::container::record::{Config, HostConfig, Interface, MountPoint, PortBinding};
 use crate::container::{Container, State};
 use crate::context::Context;
+use crate::sizes::Sizes;
 use crate::snapshot::{self, Layers};
 
 /// docker's description of a container.
@@ -247,7 +248,7 @@ pub(crate) struct ImageView {
 }
 
 /// Describes an image.
-pub(crate) fn image(image: &Image) -> ImageView {
+pub(crate) fn image(ctx: &Context, image: &Image) -> ImageView {
     let config = &image.config;
     let tags = image.names.iter().filter(|n| n.reference.tag().is_some()).map(|n| n.reference.familiar());
     ImageView {
@@ -262,7 +263,7 @@ pub(crate) fn image(image: &Image) -> ImageView {
         architecture: config.architecture.clone(),
         variant: config.variant.clone(),
         os: config.os.clone(),
-        size: image.size,
+        size: Sizes::new(ctx).image(image),
         graph_driver: json!({ "Name": "overlayfs", "Data": null }),
         root_fs: json!({ "Type": "layers", "Layers": config.rootfs.diff_ids }),
         metadata: json!({ "LastTagTime": NEVER }),

@@ -17,7 +17,7 @@ use crate::shims::Services;
 use crate::snapshot::Layers;
 use crate::spec::{self, Environment};
 use crate::stdio::{Attachment, Session};
-use crate::{files, plan, terminal, volumes};
+use crate::{events, files, plan, terminal, volumes};
 
 /// A container that is about to run.
 #[derive(Debug)]
@@ -127,6 +127,8 @@ impl<'a> Launch<'a> {
         config.snapshot = Some(record.id.clone());
         config.network = true;
         config.restart = record.restart();
+        config.event_attributes = events::attributes(record);
+        config.networks = record.attached.interfaces.iter().map(|interface| interface.network.clone()).collect();
         if !record.config.stop_signal.is_empty() {
             config.stop_signal = signal::parse(&record.config.stop_signal)?;
         }
@@ -237,6 +239,7 @@ pub(crate) fn again(ctx: &Context, container: &mut Container, attachment: Option
         container.record.attached = crate::make::given(&attached?);
         mounts
     })?;
+    events::connected(ctx, &container.record);
     // The old end must not be taken for the new one; it comes back when there is no new one.
     let exit = files::read(&container.bundle.exit()).ok();
     files::remove_if_there(&container.bundle.exit())?;

@@ -11,15 +11,18 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod archive;
 mod commands;
 mod container;
 mod context;
 mod error;
+mod events;
 mod files;
 mod flags;
 mod images;
 mod inspect;
 mod launch;
+mod leftovers;
 mod logger;
 mod make;
 mod names;
@@ -31,6 +34,7 @@ mod rootfs;
 mod shims;
 mod signals;
 mod sink;
+mod sizes;
 mod snapshot;
 mod spec;
 mod stdio;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::flags::{CreateFlags, ImageAndCommand};
 use crate::plan::{Inputs, plan};
 use crate::snapshot::Layers;
-use crate::{files, images, names, remove, snapshot, volumes};
+use crate::{events, files, images, names, remove, snapshot, volumes};
 
 /// A container that was made and is not yet final.
 #[derive(Debug)]
@@ -106,6 +106,9 @@ pub(crate) fn make<'a>(
         file.write_all(id.as_bytes()).map_err(Error::file("write", path))?;
     }
     let container = Container::new(record, claim.bundle.clone(), &ctx.runroot);
+    events::container(ctx, &container.record, "create", &[]);
+    events::connected(ctx, &container.record);
+    undo.told = Some(container.record.clone());
     Ok(Made { container, mounts, undo, _claim: claim })
 }
 
@@ -221,6 +224,8 @@ pub(crate) struct Undo<'a> {
     network: bool,
     volumes: Vec<String>,
     cidfile: Option<PathBuf>,
+    /// The record whose creation was told.
+    told: Option<Record>,
     armed: bool,
 }
 
@@ -234,6 +239,7 @@ impl<'a> Undo<'a> {
             network: false,
             volumes: Vec::new(),
             cidfile: None,
+            told: None,
             armed: true,
         }
     }
@@ -266,7 +272,12 @@ impl Drop for Undo<'_> {
         if !self.name.is_empty() {
             steps.push(self.ctx.containers().names().release(&self.name, &self.id));
         }
-        steps.push(files::remove_dir_if_there(self.ctx.root.container(&self.id).path()));
+        let path = self.ctx.root.container(&self.id);
+        // With --rm the shim has removed it and told so.
+        if let Some(record) = self.told.as_ref().filter(|_| path.path().exists()) {
+            events::container(self.ctx, record, "destroy", &[]);
+        }
+        steps.push(files::remove_dir_if_there(path.path()));
         for error in steps.into_iter().filter_map(Result::err) {
             log::warn!("undoing container {}: {}", names::short(&self.id), dhow_api::error::chain(&error));
         }

@@ -14,7 +14,7 @@ use crate::container::{Container, State, Status};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::shims::Services;
-use crate::{files, names, snapshot, volumes};
+use crate::{events, files, names, snapshot, volumes};
 
 /// How long a process may take to die of SIGKILL, and a shim to clean up after it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,6 +124,10 @@ fn everything(ctx: &Context, container: &Container, options: Options) -> Result<
     if !errors.is_empty() {
         // The record stays, so that the next rm can try again.
         return Error::of_all(errors);
+    }
+    // With --rm the shim has removed it and told so.
+    if container.bundle.path().exists() {
+        events::container(ctx, record, "destroy", &[]);
     }
     files::remove_dir_if_there(container.bundle.path())?;
     ctx.containers().names().release(&record.name, id)?;

@@ -7,6 +7,9 @@ use dhow_api::clients::Snapshots;
 use dhow_api::snapshots::{CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest};
 use dhow_image::{Digest, LayerSink, PreparedLayer, SinkError};
 
+/// How the key of a snapshot that a layer is unpacked into begins.
+pub(crate) const EXTRACT: &str = "extract-";
+
 /// A [`LayerSink`] over the Snapshots service.
 #[derive(Debug)]
 pub(crate) struct SnapshotSink<'a> {
@@ -42,7 +45,7 @@ impl LayerSink for SnapshotSink<'_> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random)?;
         let random: String = random.iter().map(|b| format!("{b:02x}")).collect();
-        let key = format!("extract-{random}-{chain}");
+        let key = format!("{EXTRACT}{random}-{chain}");
         let request = PrepareSnapshotRequest { key: key.clone(), ..Default::default() };
         let answer = self.snapshots.prepare(&request)?;
         let upper = answer.mounts.iter().flat_map(|m| &m.options).find_map(|o| o.strip_prefix("upperdir="));

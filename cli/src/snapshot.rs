@@ -1,12 +1,13 @@
 //! A container's writable snapshot, and what its mounts say about the layers' directories.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use dhow_api::Kind;
 use dhow_api::snapshots::{Mount, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, UsageRequest};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Makes the writable snapshot of a new container.
 pub(crate) fn prepare(ctx: &Context, id: &str, chain: Option<&str>) -> Result<Vec<Mount>> {
@@ -37,6 +38,36 @@ pub(crate) fn remove(ctx: &Context, key: &str) -> Result<()> {
 pub(crate) fn usage(ctx: &Context, key: &str) -> Result<u64> {
     let request = UsageRequest { key: key.to_owned(), ..Default::default() };
     Ok(u64::try_from(ctx.snapshots().usage(&request)?.size).unwrap_or(0))
+}
+
+/// The whole tree of a container's snapshot as a read-only mount that nobody else sees, also while the container runs.
+pub(crate) fn mount_read_only(ctx: &Context, id: &str) -> Result<OwnedFd> {
+    let mut mounts = mounts(ctx, id)?;
+    for mount in &mut mounts {
+        frozen(mount);
+    }
+    let mounts: Vec<_> = mounts
+        .into_iter()
+        .map(|m| dhow_sys::rootfs::Mount { kind: m.type_, source: m.source, target: m.target, options: m.options })
+        .collect();
+    dhow_sys::rootfs::detached(&mounts).map_err(|source| Error::Mount { name: id.to_owned(), source })
+}
+
+/// Makes the upper directory of an overlay one more lower one: nothing is written, and a directory that another mount
+/// writes to may be a lower one (not a second time an upper one).
+fn frozen(mount: &mut Mount) {
+    let upper = mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(str::to_owned);
+    if let Some(upper) = upper {
+        let upper = upper.replace('\\', "\\\\").replace(':', "\\:");
+        mount.options.retain(|option| !["upperdir=", "workdir=", "volatile"].iter().any(|own| option.starts_with(own)));
+        for option in &mut mount.options {
+            if let Some(lower) = option.strip_prefix("lowerdir=") {
+                *option = format!("lowerdir={upper}:{lower}");
+            }
+        }
+    }
+    mount.options.retain(|option| option != "rw");
+    mount.options.push("ro".to_owned());
 }
 
 /// The directories of a snapshot's layers.
@@ -105,5 +136,8 @@ mod tests {
         assert_eq!(layers.all(), ["/u", "/b", "/a:x"].map(PathBuf::from));
         let layers = Layers::of(&[mount(&["upperdir=/u", "lowerdir+=/b", "lowerdir+=/a"])]);
         assert_eq!(layers.all(), ["/u", "/b", "/a"].map(PathBuf::from));
+        let mut read_only = mount(&["index=off", "workdir=/w", "upperdir=/u:1", "lowerdir=/b:/a"]);
+        frozen(&mut read_only);
+        assert_eq!(read_only.options, ["index=off", "lowerdir=/u\\:1:/b:/a", "ro"]);
     }
 }

@@ -13,11 +13,10 @@ use crate::container::Containers;
 use crate::container::record::{MountPoint, Record};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::names;
 use crate::parse::{Invalid, mount};
 use crate::rootfs::copy::{self, Keep};
 use crate::rootfs::view::{Node, View};
+use crate::{events, files, names};
 
 /// docker's description of a volume.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -76,6 +75,7 @@ pub(crate) fn create(ctx: &Context, name: &str, labels: BTreeMap<String, String>
             ..Volume::default()
         };
         files::write_json(&record, "a volume's record", &volume)?;
+        events::volume(ctx, "create", name);
     }
     Ok(new)
 }
@@ -113,7 +113,9 @@ pub(crate) fn remove(ctx: &Context, name: &str) -> Result<()> {
     if !users.is_empty() {
         return Err(Error::VolumeInUse { name: name.to_owned(), users });
     }
-    files::remove_dir_if_there(&ctx.root.volumes().join(name))
+    files::remove_dir_if_there(&ctx.root.volumes().join(name))?;
+    events::volume(ctx, "destroy", name);
+    Ok(())
 }
 
 /// Removes the anonymous volumes of a container that goes; what another container uses as well stays.

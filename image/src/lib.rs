@@ -38,4 +38,4 @@ pub use push::{PushOptions, Pushed, push};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
 pub use registry::{RegistryOptions, SearchResult, login, search};
 pub use sink::{LayerSink, PreparedLayer, SinkError};
-pub use store::{Image, LayerBlob, Name, Removed, Store};
+pub use store::{Image, LayerBlob, Name, Quiet, Removed, Store};

@@ -213,6 +213,13 @@ impl Running {
         }
     }
 
+    /// Whether anything has come from its standard output.
+    #[must_use]
+    pub fn has_output(&mut self) -> bool {
+        self.said.extend(self.stdout.try_iter().flatten());
+        !self.said.is_empty()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, isolated, tool};
+use dhow_api::clients::Snapshots;
+use dhow_api::snapshots::ListSnapshotsRequest;
+use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, isolated, tool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -165,6 +167,38 @@ fn the_snapshotter_is_killed_at_any_moment_of_a_pull() {
             dhow.ok(&format!("rmi {image}"));
             dhow.ok("system prune -f");
         }
+    });
+}
+
+#[test]
+fn the_next_pull_clears_what_a_killed_one_left() {
+    isolated(|sandbox| {
+        let registry = Registry::with_images(sandbox);
+        let dhow = Instance::new(sandbox);
+        let snapshots = Snapshots::new(dhow.root(), dhow.runroot());
+        let extracts = || {
+            let list = snapshots.list(&ListSnapshotsRequest::default()).unwrap().info;
+            list.into_iter().filter(|info| info.name.starts_with("extract-")).count()
+        };
+        let left_behind = |image: &str| {
+            let pull = dhow.dhow(["pull", "-q", image]).spawn();
+            dhow_tests::eventually("a layer is being unpacked", 20, || (extracts() > 0).then_some(()));
+            kill(Pid::from_raw(pull.pid()), Signal::SIGKILL).unwrap();
+            drop(pull);
+            extracts() > 0
+        };
+        let (big, small) = (registry.image(DEBIAN), registry.image(BUSYBOX));
+        assert!(left_behind(&big), "there is something to clear");
+        dhow.ok(&format!("pull -q {small}"));
+        assert_eq!(extracts(), 0, "by another pull");
+        assert!(left_behind(&big), "there is something to clear");
+        dhow.ok(&format!("rmi {small}"));
+        assert_eq!(extracts(), 0, "by a removal");
+        assert!(left_behind(&big), "there is something to clear");
+        dhow.ok("system prune -f");
+        assert!(snapshots.list(&ListSnapshotsRequest::default()).unwrap().info.is_empty(), "by a prune");
+        let trash = dhow.root().join("snapshots/trash");
+        assert_eq!(trash.read_dir().unwrap().count(), 0, "which waits for the disk");
     });
 }
 

@@ -11,7 +11,7 @@ use crate::launch::Launched;
 use crate::shims::Services;
 use crate::signals::Proxy;
 use crate::stdio::{Attachment, Session};
-use crate::terminal;
+use crate::{events, terminal};
 
 /// Attach your terminal to a running container
 ///
@@ -64,5 +64,6 @@ pub(crate) fn attach(ctx: &Context, container: &Container, attachment: Attachmen
     let signals = Proxy::block()?;
     let services = Services::of(ctx, container.id());
     let session = Session::open(&services, attachment)?;
+    events::container(ctx, &container.record, "attach", &[]);
     foreground(ctx, container, Launched { services, session: Some(session) }, &signals)
 }

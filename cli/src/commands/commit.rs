@@ -8,10 +8,10 @@ use crate::app::Run;
 use crate::container::Status;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::plan;
 use crate::shims::Services;
 use crate::signals::Interrupt;
 use crate::snapshot::{self, Layers};
+use crate::{events, plan};
 
 /// Make an image of a container's changes, and print its id
 ///
@@ -72,6 +72,7 @@ impl Run for Command {
             cancel,
         };
         let committed = dhow_image::commit(&request, store)?;
+        events::container(ctx, record, "commit", &[("imageID", committed.id.as_str())]);
         ctx.say(committed.id.as_str())?;
         Ok(0)
     }

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::output::human;
 use crate::output::list::{self, Format, Row};
-use crate::snapshot;
+use crate::sizes::Sizes;
 
 /// Show how an image was made, newest step first
 #[derive(Debug, Args)]
@@ -61,11 +61,11 @@ impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
         let image = ctx.store()?.resolve(&self.image)?;
         let now = Timestamp::now();
-        let mut chains = image.config.chain_ids().into_iter();
+        let mut layers = Sizes::new(ctx).layers(&image).into_iter();
         let mut lines = Vec::new();
         for step in &image.config.history {
-            let chain = if step.empty_layer { None } else { chains.next() };
-            let bytes = chain.map_or(0, |chain| snapshot::usage(ctx, chain.as_str()).unwrap_or(0));
+            let layer = if step.empty_layer { None } else { layers.next() };
+            let bytes = layer.map_or(0, |(_, bytes)| bytes);
             let at = step.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
             let exact = step.created.clone().unwrap_or_else(|| "N/A".into());
             lines.push(Line {

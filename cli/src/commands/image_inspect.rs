@@ -21,6 +21,8 @@ pub(crate) struct Command {
 impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
         let store = ctx.store()?;
-        super::inspect::show(ctx, &self.names, self.format.as_deref(), |name| Ok(inspect::image(&store.resolve(name)?)))
+        super::inspect::show(ctx, &self.names, self.format.as_deref(), |name| {
+            Ok(inspect::image(ctx, &store.resolve(name)?))
+        })
     }
 }

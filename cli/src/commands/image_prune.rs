@@ -9,6 +9,7 @@ use super::{confirm, rmi};
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::Result;
+use crate::leftovers;
 use crate::output::human;
 
 /// Remove images without a name (with -a: all that no container uses)
@@ -55,5 +56,6 @@ pub(crate) fn prune(ctx: &Context, all: bool) -> Result<(Vec<Removed>, u64)> {
         rmi::remove_snapshots(ctx, &removed.chains)?;
         done.push(removed);
     }
+    leftovers::await_deletion(ctx)?;
     Ok((done, bytes))
 }

@@ -11,11 +11,12 @@ use crate::error::Result;
 use crate::output::human;
 use crate::output::list::{self, Format, Row};
 use crate::parse::filter::Filters;
+use crate::sizes::Sizes;
 
 /// List images
 ///
-/// A name shows only its images; a name may hold * as a wildcard. SIZE is what the image takes in the store and in
-/// registries, compressed as its layers are.
+/// A name shows only its images; a name may hold * as a wildcard. SIZE is what its layers take unpacked; layers that
+/// several images share count in each.
 #[derive(Debug, Args)]
 pub(crate) struct Command {
     /// Accepted for scripts written for docker: there are no hidden images
@@ -78,7 +79,7 @@ impl Run for Command {
         };
         let (before, since) = (created("before")?.flatten(), created("since")?.flatten());
         let now = Timestamp::now();
-        let mut lines = Vec::new();
+        let (sizes, mut lines) = (Sizes::new(ctx), Vec::new());
         for image in store.list()? {
             let at = image.config.created.clone();
             let fits = filters.any("dangling", |v| (v == "true" || v == "1") == image.names.is_empty())
@@ -86,7 +87,8 @@ impl Run for Command {
                 && before.as_ref().is_none_or(|bound| at < Some(bound.clone()))
                 && since.as_ref().is_none_or(|bound| at > Some(bound.clone()));
             if fits {
-                self.add(&image, &filters, now, &mut lines);
+                let size = if self.quiet { 0 } else { sizes.image(&image) };
+                self.add(&image, size, &filters, now, &mut lines);
             }
         }
         if self.quiet {
@@ -103,10 +105,10 @@ impl Run for Command {
 const NONE: &str = "<none>";
 
 impl Command {
-    fn add(&self, image: &Image, filters: &Filters, now: Timestamp, lines: &mut Vec<Line>) {
+    fn add(&self, image: &Image, size: u64, filters: &Filters, now: Timestamp, lines: &mut Vec<Line>) {
         let pattern = self.name.as_deref();
         if image.names.is_empty() && pattern.is_none() && filters.values("reference").is_empty() {
-            lines.push(self.line(image, (NONE, NONE, NONE), now));
+            lines.push(self.line(image, size, (NONE, NONE, NONE), now));
         }
         for name in &image.names {
             let reference = &name.reference;
@@ -115,12 +117,12 @@ impl Command {
             if fits {
                 let digest = name.digest.as_ref().map_or_else(|| NONE.to_owned(), ToString::to_string);
                 let repository = reference.familiar_repository();
-                lines.push(self.line(image, (&repository, reference.tag().unwrap_or(NONE), &digest), now));
+                lines.push(self.line(image, size, (&repository, reference.tag().unwrap_or(NONE), &digest), now));
             }
         }
     }
 
-    fn line(&self, image: &Image, (repository, tag, digest): (&str, &str, &str), now: Timestamp) -> Line {
+    fn line(&self, image: &Image, size: u64, (repository, tag, digest): (&str, &str, &str), now: Timestamp) -> Line {
         let created = image.config.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
         Line {
             containers: "N/A".into(),
@@ -130,7 +132,7 @@ impl Command {
             digest: digest.to_owned(),
             id: if self.no_trunc { image.id.to_string() } else { image.id.short().to_owned() },
             repository: repository.to_owned(),
-            size: human::size(image.size),
+            size: human::size(size),
             tag: tag.to_owned(),
         }
     }

@@ -87,7 +87,7 @@ fn object(ctx: &Context, name: &str, kind: Option<&str>) -> Result<Object> {
     }
     if wanted("image") {
         match ctx.store()?.resolve(name) {
-            Ok(image) => return Ok(Object::Image(Box::new(inspect::image(&image)))),
+            Ok(image) => return Ok(Object::Image(Box::new(inspect::image(ctx, &image)))),
             Err(error) if kind.is_none() && error.kind() == dhow_image::ErrorKind::NotFound => {}
             // A text that is no reference may still be a volume or a network.
             Err(dhow_image::Error::Reference(_)) if kind.is_none() => {}

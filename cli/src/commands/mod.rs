@@ -6,14 +6,18 @@ mod container_prune;
 mod cp;
 mod create;
 mod diff;
+mod events;
 mod exec;
+mod export;
 mod history;
 mod image_inspect;
 mod image_prune;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod kill;
+mod load;
 mod login;
 mod logout;
 mod logs;
@@ -28,6 +32,7 @@ mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod search;
 mod start;
 mod stats;
@@ -59,14 +64,18 @@ pub(crate) fn all() -> Vec<Entry> {
         command::<search::Command>("search", "Search a registry for images"),
         command::<version::Command>("version", "Show the version"),
         command::<info::Command>("info", "Show what this instance is and holds"),
+        command::<events::Command>("events", "Show what happens, as it happens"),
         group("container", "Manage containers", container_group),
         group("image", "Manage images", image_group),
         group("network", "Manage networks", network_group),
         group("volume", "Manage volumes", volume_group),
         group("system", "Manage the instance", system_group),
         command::<history::Command>("history", "Show how an image was made"),
+        command::<import::Command>("import", "Make an image of the tar of a root directory"),
         command::<inspect::Command>("inspect", "Show all about containers, images, volumes and networks"),
+        command::<load::Command>("load", "Read images from an archive"),
         command::<rmi::Command>("rmi", "Remove images"),
+        command::<save::Command>("save", "Write images into an archive"),
         command::<tag::Command>("tag", "Give an image a further name"),
     ];
     list.extend(container_commands());
@@ -81,6 +90,7 @@ fn container_commands() -> Vec<Entry> {
         command::<cp::Command>("cp", "Copy files between a container and the host"),
         command::<create::Command>("create", "Create a container without starting it").failure(OWN_FAILURE),
         command::<diff::Command>("diff", "Show what a container changed in its files"),
+        command::<export::Command>("export", "Write a container's files as a tar"),
         command::<kill::Command>("kill", "Send a signal to running containers"),
         command::<logs::Command>("logs", "Show what a container wrote"),
         command::<pause::Pause>("pause", "Freeze containers"),
@@ -113,9 +123,12 @@ fn image_group() -> Vec<Entry> {
         command::<pull::Command>("pull", "Download an image from a registry"),
         command::<push::Command>("push", "Upload an image to a registry"),
         command::<history::Command>("history", "Show how an image was made"),
+        command::<import::Command>("import", "Make an image of the tar of a root directory"),
         command::<image_inspect::Command>("inspect", "Show all about images"),
+        command::<load::Command>("load", "Read images from an archive"),
         command::<image_prune::Command>("prune", "Remove images that nothing uses"),
         command::<rmi::Command>("rm", "Remove images").aliases(&["remove"]),
+        command::<save::Command>("save", "Write images into an archive"),
         command::<tag::Command>("tag", "Give an image a further name"),
     ]
 }
@@ -143,6 +156,7 @@ fn volume_group() -> Vec<Entry> {
 fn system_group() -> Vec<Entry> {
     vec![
         command::<system_df::Command>("df", "Show what takes how much space"),
+        command::<events::Command>("events", "Show what happens, as it happens"),
         command::<info::Command>("info", "Show what this instance is and holds"),
         command::<system_prune::Command>("prune", "Remove everything that is not in use"),
     ]

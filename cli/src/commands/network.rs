@@ -14,10 +14,10 @@ use super::{confirm, for_each};
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::names;
 use crate::output::list::{self, Format, Row};
 use crate::parse::filter::Filters;
 use crate::parse::key_value;
+use crate::{events, names};
 
 /// Create a network, and print its id
 #[derive(Debug, Args)]
@@ -67,6 +67,7 @@ impl Run for Create {
         };
         let request = CreateNetworkRequest { network: MessageField::some(network), ..Default::default() };
         let made = ctx.network().create_network(&request)?;
+        events::network(ctx, "create", made.network.id.as_str(), &self.name);
         ctx.say(made.network.id.as_str())?;
         Ok(0)
     }
@@ -225,6 +226,7 @@ impl Run for Remove {
 
 fn remove(ctx: &Context, name: &str) -> Result<()> {
     ctx.network().remove_network(&RemoveNetworkRequest { name: name.to_owned(), ..Default::default() })?;
+    events::network(ctx, "destroy", name, name);
     Ok(())
 }
 

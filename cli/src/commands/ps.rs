@@ -1,6 +1,7 @@
 //! `dhow ps`
 
 use clap::Args;
+use dhow_image::Image;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::names;
 use crate::output::human;
 use crate::output::list::{self, Format, Row};
 use crate::parse::filter::Filters;
+use crate::sizes::Sizes;
 use crate::snapshot;
 
 /// List containers (the running ones, unless -a is given)
@@ -113,8 +115,11 @@ impl Run for Command {
         }
         let now = Timestamp::now();
         let sized = self.size || self.format.as_deref().is_some_and(|format| format.contains(".Size"));
-        let lines =
-            chosen.iter().map(|(container, state)| self.line(ctx, container, state, now, sized)).collect::<Vec<_>>();
+        let measure = sized.then(|| Measure::new(ctx)).transpose()?;
+        let lines = chosen
+            .iter()
+            .map(|(container, state)| self.line(container, state, now, measure.as_ref()))
+            .collect::<Vec<_>>();
         let format = Format::of(self.format.as_deref(), self.quiet);
         ctx.print(|out| list::print_columns(out, &lines, &format, |field| field != "Size" || self.size))?;
         Ok(0)
@@ -122,7 +127,7 @@ impl Run for Command {
 }
 
 impl Command {
-    fn line(&self, ctx: &Context, container: &Container, state: &State, now: Timestamp, sized: bool) -> Line {
+    fn line(&self, container: &Container, state: &State, now: Timestamp, measure: Option<&Measure<'_>>) -> Line {
         let record = &container.record;
         let created = record.created.parse::<Timestamp>().ok();
         let id = if self.no_trunc { record.id.clone() } else { names::short(&record.id).to_owned() };
@@ -144,7 +149,7 @@ impl Command {
             networks: if networks.is_empty() { record.network.mode.clone() } else { networks.join(",") },
             ports: shown_ports(ports, record, state),
             running_for: created.map_or_else(String::new, |at| human::ago(at, now)),
-            size: if sized { size(ctx, record) } else { String::new() },
+            size: measure.map_or_else(String::new, |measure| measure.text(record)),
             state: state.status.name().to_owned(),
             status: state.words(now),
         }
@@ -180,10 +185,23 @@ fn shown_ports(published: &[Port], record: &Record, state: &State) -> String {
     list.join(", ")
 }
 
-fn size(ctx: &Context, record: &Record) -> String {
-    match snapshot::usage(ctx, &record.id) {
-        Ok(bytes) => human::size(bytes),
-        Err(_gone) => "0B".to_owned(),
+/// `--size`: what a container takes by itself, and with its image.
+struct Measure<'a> {
+    ctx: &'a Context,
+    sizes: Sizes<'a>,
+    images: Vec<Image>,
+}
+
+impl<'a> Measure<'a> {
+    fn new(ctx: &'a Context) -> Result<Self> {
+        Ok(Self { ctx, sizes: Sizes::new(ctx), images: ctx.store()?.list()? })
+    }
+
+    fn text(&self, record: &Record) -> String {
+        let own = snapshot::usage(self.ctx, &record.id).unwrap_or(0);
+        let image = self.images.iter().find(|image| image.id.as_str() == record.image);
+        let whole = own + image.map_or(0, |image| self.sizes.image(image));
+        format!("{} (virtual {})", human::size(own), human::size(whole))
     }
 }
 

@@ -6,6 +6,7 @@ use dhow_image::{Cancel, PushOptions, Reference};
 use crate::app::Run;
 use crate::context::{Context, registry_options};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::output::progress::{Display, Target};
 use crate::signals::Interrupt;
 
@@ -42,6 +43,7 @@ impl Run for Command {
             let pushed = dhow_image::push(reference, &options, ctx.store()?, &display);
             display.finish();
             let pushed = pushed?;
+            events::image(ctx, "push", &reference.familiar(), &reference.familiar_repository());
             if self.quiet {
                 ctx.say(&reference.to_string())?;
             } else {

@@ -1,11 +1,13 @@
 //! `dhow rename`
 
 use clap::Args;
+use dhow_api::documents::{Document, ShimConfig};
 
 use crate::app::Run;
+use crate::container::Container;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::names;
+use crate::{events, names};
 
 /// Give a container another name
 #[derive(Debug, Args)]
@@ -28,6 +30,18 @@ impl Run for Command {
         }
         let id = container.id().to_owned();
         ctx.containers().names().rename(&old, &self.name, &id, || container.save())?;
+        retell(&container);
+        events::container(ctx, &container.record, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(0)
+    }
+}
+
+/// Lets the shim of a container that runs tell its events under the new name.
+fn retell(container: &Container) {
+    let path = container.bundle.shim_config();
+    let Ok(mut config) = ShimConfig::load(&path) else { return };
+    config.event_attributes = events::attributes(&container.record);
+    if let Err(error) = config.store(&path) {
+        log::debug!("{}", dhow_api::error::chain(&error));
     }
 }

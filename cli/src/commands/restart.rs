@@ -6,7 +6,7 @@ use super::{for_each, stop};
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::Result;
-use crate::launch;
+use crate::{events, launch};
 
 /// Stop containers and start them again
 #[derive(Debug, Args)]
@@ -24,6 +24,7 @@ impl Run for Command {
             let mut container = ctx.containers().find(name)?;
             stop::stop(ctx, &container, &self.how)?;
             launch::again(ctx, &mut container, None)?;
+            events::container(ctx, &container.record, "restart", &[]);
             ctx.say(name)
         })
     }

@@ -8,7 +8,7 @@ use crate::app::Run;
 use crate::container::Container;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::{names, snapshot};
+use crate::{events, leftovers, names, snapshot};
 
 /// Remove images
 ///
@@ -28,15 +28,21 @@ pub(crate) struct Command {
 
 impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
-        for_each(&self.images, |name| {
+        let mut some = false;
+        let outcome = for_each(&self.images, |name| {
             let image = match ctx.store()?.resolve(name) {
                 Err(dhow_image::Error::NoSuchImage { .. }) if self.force => return Ok(()),
                 other => other?,
             };
             let removed = self.remove(ctx, name, &image)?;
+            some = true;
             report(ctx, &removed)?;
             remove_snapshots(ctx, &removed.chains)
-        })
+        });
+        if some {
+            leftovers::await_deletion(ctx)?;
+        }
+        outcome
     }
 }
 
@@ -83,8 +89,15 @@ pub(crate) fn users(ctx: &Context, id: &Digest) -> Result<Vec<Container>> {
     Ok(ctx.containers().list()?.into_iter().filter(|c| c.record.image == id.as_str()).collect())
 }
 
-/// Prints docker's lines.
+/// Prints docker's lines, and tells the event log.
 pub(crate) fn report(ctx: &Context, removed: &Removed) -> Result<()> {
+    for reference in &removed.untagged {
+        let name = reference.familiar();
+        events::image(ctx, "untag", removed.deleted.as_ref().map_or(&name, |id| id.as_str()), &name);
+    }
+    if let Some(id) = &removed.deleted {
+        events::image(ctx, "delete", id.as_str(), id.as_str());
+    }
     ctx.print(|out| {
         for reference in &removed.untagged {
             writeln!(out, "Untagged: {}", reference.familiar()).map_err(Error::output)?;
@@ -101,8 +114,17 @@ pub(crate) fn report(ctx: &Context, removed: &Removed) -> Result<()> {
     })
 }
 
-/// Removes the snapshots of layers that no image has any more. One that a container still stands on stays until a prune.
+/// Removes the snapshots of layers that no image has any more, and what killed pulls left. A layer that a container still
+/// stands on stays until a prune; so do all while somebody pulls, who may count on them.
 pub(crate) fn remove_snapshots(ctx: &Context, chains: &[Digest]) -> Result<()> {
+    if chains.is_empty() {
+        return Ok(());
+    }
+    let Some(quiet) = ctx.store()?.try_quiet()? else { return Ok(()) };
+    leftovers::sweep_in(ctx, &quiet)?;
+    // Another image may have come to need them since.
+    let live = quiet.live_chains()?;
+    let chains = chains.iter().filter(|chain| !live.contains(*chain));
     for chain in chains {
         match snapshot::remove(ctx, chain.as_str()) {
             Err(Error::Service(error)) if error.is(dhow_api::Kind::FailedPrecondition) => {

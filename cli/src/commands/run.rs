@@ -12,7 +12,7 @@ use crate::launch::{Launch, Launched};
 use crate::make;
 use crate::signals::Proxy;
 use crate::stdio::{Attachment, Ended};
-use crate::{stdio, terminal};
+use crate::{events, stdio, terminal};
 
 /// Create and start a container from an image
 ///
@@ -74,6 +74,7 @@ impl Run for Command {
             detach_keys: self.detach_keys,
             sig_proxy: self.sig_proxy,
         };
+        events::container(ctx, &made.container.record, "attach", &[]);
         let (container, launched) = launch(ctx, made, Some(attachment))?;
         foreground(ctx, &container, launched, &signals)
     }

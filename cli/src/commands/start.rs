@@ -7,6 +7,7 @@ use super::run::{detach_keys, foreground};
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::launch;
 use crate::signals::Proxy;
 use crate::stdio::Attachment;
@@ -70,6 +71,7 @@ impl Run for Command {
             return super::attach::attach(ctx, &container, attachment);
         }
         let signals = Proxy::block()?;
+        events::container(ctx, &container.record, "attach", &[]);
         let launched = launch::again(ctx, &mut container, Some(attachment))?;
         foreground(ctx, &container, launched, &signals)
     }

@@ -13,6 +13,7 @@ use crate::app::Run;
 use crate::container::{Container, Status};
 use crate::context::Context;
 use crate::error::Result;
+use crate::events;
 use crate::parse::signal;
 use crate::remove;
 use crate::shims::Services;
@@ -79,7 +80,9 @@ pub(crate) fn stop(ctx: &Context, container: &Container, how: &How) -> Result<()
     }
     // A shim stays for as long as somebody is connected to it.
     drop(services);
-    remove::await_shim(ctx, container.id())
+    remove::await_shim(ctx, container.id())?;
+    events::container(ctx, &container.record, "stop", &[]);
+    Ok(())
 }
 
 /// Sends a signal; false when nobody is there any more.

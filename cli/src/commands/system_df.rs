@@ -7,12 +7,12 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::rmi;
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::human;
 use crate::output::list::{self, Format, Row};
+use crate::sizes::Sizes;
 use crate::{snapshot, volumes};
 
 /// Show what takes how much space
@@ -79,12 +79,15 @@ impl Sum {
 impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
         let (mut images, mut containers, mut local) = (Sum::default(), Sum::default(), Sum::default());
-        for image in ctx.store()?.list()? {
-            let layers: u64 =
-                image.config.chain_ids().iter().map(|chain| snapshot::usage(ctx, chain.as_str()).unwrap_or(0)).sum();
-            images.add(image.size + layers, !rmi::users(ctx, &image.id)?.is_empty());
-        }
-        for container in ctx.containers().list()? {
+        let made = ctx.containers().list()?;
+        let list = ctx.store()?.list()?;
+        let used: Vec<_> =
+            list.iter().filter(|image| made.iter().any(|c| c.record.image == image.id.as_str())).collect();
+        let sizes = Sizes::new(ctx);
+        // Layers that images share are there once.
+        (images.total, images.active, images.bytes) = (list.len(), used.len(), sizes.images(&list));
+        images.idle = images.bytes - sizes.images(used);
+        for container in made {
             containers.add(snapshot::usage(ctx, container.id()).unwrap_or(0), container.state().is_up());
         }
         for volume in volumes::list(ctx)? {

@@ -2,14 +2,13 @@
 
 use clap::Args;
 use dhow_api::network::GcRequest;
-use dhow_api::snapshots::{CleanupRequest, ListSnapshotsRequest};
 
 use super::{confirm, container_prune, image_prune, network, rmi, volume};
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::Result;
+use crate::leftovers;
 use crate::output::human;
-use crate::snapshot;
 
 /// Remove everything that is not in use
 ///
@@ -56,8 +55,7 @@ impl Run for Command {
             }
             ctx.say("")?;
         }
-        ctx.store()?.gc()?;
-        bytes += snapshots(ctx)?;
+        bytes += leftovers::prune(ctx)?;
         let container_ids = ctx.containers().ids()?;
         ctx.network().gc(&GcRequest { container_ids, ..Default::default() })?;
         ctx.say(&format!("Total reclaimed space: {}", human::size(bytes)))?;
@@ -72,45 +70,4 @@ fn heading(ctx: &Context, title: &str, names: &[String]) -> Result<()> {
     ctx.say(title)?;
     names.iter().try_for_each(|name| ctx.say(name))?;
     ctx.say("")
-}
-
-/// Removes snapshots of neither an image nor a container, children first, and waits until their space is free.
-fn snapshots(ctx: &Context) -> Result<u64> {
-    let live = ctx.store()?.live_chains()?;
-    let containers = ctx.containers().ids()?;
-    let list = ctx.snapshots().list(&ListSnapshotsRequest::default())?.info;
-    let mut idle: Vec<_> = list
-        .into_iter()
-        .filter(|info| {
-            let named = dhow_image::Digest::parse(&info.name).is_ok_and(|chain| live.contains(&chain));
-            // A pull that runs now owns its extract- keys, and the layers it has committed so far; the store's lock does
-            // not cover them, so young ones are left to the next prune.
-            !named && !containers.contains(&info.name) && !is_young(info.updated_at.seconds)
-        })
-        .collect();
-    let mut bytes = 0;
-    while !idle.is_empty() {
-        let parents: Vec<String> = idle.iter().map(|info| info.parent.clone()).collect();
-        let (leaves, rest): (Vec<_>, Vec<_>) = idle.into_iter().partition(|info| !parents.contains(&info.name));
-        if leaves.is_empty() {
-            break;
-        }
-        for leaf in leaves {
-            let held = snapshot::usage(ctx, &leaf.name).unwrap_or(0);
-            match snapshot::remove(ctx, &leaf.name) {
-                Ok(()) => bytes += held,
-                Err(error) => log::debug!("the snapshot {} stays: {}", leaf.name, dhow_api::error::chain(&error)),
-            }
-        }
-        idle = rest;
-    }
-    ctx.snapshots().cleanup(&CleanupRequest::default())?;
-    Ok(bytes)
-}
-
-/// Whether a moment, in Unix seconds, lies less than this many seconds back.
-const YOUNG: i64 = 3;
-
-fn is_young(seconds: i64) -> bool {
-    jiff::Timestamp::now().as_second() - seconds < YOUNG
 }

@@ -6,6 +6,7 @@ use dhow_image::Reference;
 use crate::app::Run;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::events;
 
 /// Give an image a further name
 #[derive(Debug, Args)]
@@ -27,6 +28,7 @@ impl Run for Command {
         let store = ctx.store()?;
         let image = store.resolve(&self.source)?;
         store.tag(&image, &reference)?;
+        events::image(ctx, "tag", image.id.as_str(), &reference.familiar());
         Ok(0)
     }
 }

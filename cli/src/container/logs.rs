@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -191,7 +192,20 @@ impl Watch {
         fds.extend(also.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         // Without a process to watch nothing tells when the shim is killed: that is looked at now and then.
         let timeout = if also.is_some() { PollTimeout::NONE } else { PollTimeout::from(1000_u16) };
-        match poll(&mut fds, timeout) {
+        self.wait_with(&mut fds, timeout)
+    }
+
+    /// Waits until something has changed, at most so long.
+    pub(crate) fn wait_for(&self, longest: Option<Duration>) -> Result<()> {
+        // A millisecond too late rather than too early; what is longer than can be said is waited for again.
+        let timeout = longest.map_or(PollTimeout::NONE, |longest| {
+            PollTimeout::try_from(longest + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        self.wait_with(&mut [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)], timeout)
+    }
+
+    fn wait_with(&self, fds: &mut [PollFd<'_>], timeout: PollTimeout) -> Result<()> {
+        match poll(fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(Error::system("wait for news of the log")(errno)),
         }

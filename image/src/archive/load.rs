@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use dhow_layer::decompress::{Compression, Decoder};
 
-use super::{CONTAINERD_NAME, DockerEntry};
+use super::{BLOCK, CONTAINERD_NAME, DockerEntry, is_tar};
 use crate::cancel::Cancel;
 use crate::commit;
 use crate::config::ImageConfig;
@@ -86,7 +86,13 @@ struct Stored {
 impl Content {
     fn read(reader: impl Read, store: &Store, cancel: &Cancel) -> Result<Self, Error> {
         let broken = |source| Error::File { operation: "read", path: ARCHIVE.into(), source };
-        let mut archive = tar::Archive::new(Decoder::new(reader).map_err(broken)?);
+        let mut inner = Decoder::new(reader).map_err(broken)?;
+        let mut start = Vec::new();
+        inner.by_ref().take(BLOCK as u64).read_to_end(&mut start).map_err(broken)?;
+        if !is_tar(&start) {
+            return Err(Error::Document { what: ARCHIVE.into(), reason: "it is no tar".into() });
+        }
+        let mut archive = tar::Archive::new(start.as_slice().chain(inner));
         let mut content = Self::default();
         for entry in archive.entries().map_err(broken)? {
             cancel.check()?;

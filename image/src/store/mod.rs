@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use blobs::{MAX_DOCUMENT, Partial};
 pub(crate) use index::{Entry, REF_NAME};
 pub(crate) use lock::Lock;
+pub use remove::Quiet;
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;

@@ -79,16 +79,30 @@ impl Store {
     /// # Errors
     /// [`Error::File`].
     pub fn gc(&self) -> Result<Vec<Digest>, Error> {
+        self.quiet()?.gc()
+    }
+
+    /// Waits until nobody pulls, commits or loads any more, and keeps others from it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn quiet(&self) -> Result<Quiet<'_>, Error> {
         let lock = Lock::acquire(&self.root.join("lock"), Mode::Exclusive, &Cancel::new())?;
-        self.collect(&lock)
+        Ok(Quiet { store: self, lock })
+    }
+
+    /// As [`Store::quiet`], but `None` while somebody pulls, commits or loads.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn try_quiet(&self) -> Result<Option<Quiet<'_>>, Error> {
+        let lock = Lock::try_acquire(&self.root.join("lock"), Mode::Exclusive)?;
+        Ok(lock.map(|lock| Quiet { store: self, lock }))
     }
 
     /// As [`Store::gc`], but does nothing while others add images.
     pub(crate) fn try_gc(&self) -> Result<(), Error> {
-        match Lock::try_acquire(&self.root.join("lock"), Mode::Exclusive)? {
-            Some(lock) => self.collect(&lock).map(drop),
-            None => Ok(()),
-        }
+        self.try_quiet()?.map_or(Ok(()), |quiet| quiet.gc().map(drop))
     }
 
     /// `_lock`: the exclusive lock, which says that nobody adds blobs.
@@ -107,14 +121,6 @@ impl Store {
         }
         self.sweep_partial()?;
         Ok(deleted)
-    }
-
-    /// All chain ids that some image has.
-    ///
-    /// # Errors
-    /// If the index does not read.
-    pub fn live_chains(&self) -> Result<BTreeSet<Digest>, Error> {
-        Ok(self.live()?.chains)
     }
 
     /// Works out what went with `gone`, and deletes its blobs if nobody is adding any.
@@ -208,6 +214,32 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// A store while nobody adds images, until it is dropped: whatever no image has now was left by somebody who is gone.
+#[derive(Debug)]
+#[must_use]
+pub struct Quiet<'a> {
+    store: &'a Store,
+    lock: Lock,
+}
+
+impl Quiet<'_> {
+    /// Deletes every blob and partial download that no image needs.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn gc(&self) -> Result<Vec<Digest>, Error> {
+        self.store.collect(&self.lock)
+    }
+
+    /// All chain ids that some image has.
+    ///
+    /// # Errors
+    /// If the index does not read.
+    pub fn live_chains(&self) -> Result<BTreeSet<Digest>, Error> {
+        Ok(self.store.live()?.chains)
     }
 }
 
