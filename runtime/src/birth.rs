@@ -33,6 +33,59 @@ pub(crate) fn take(list: &mut Vec<(Namespaces, &str, OwnedFd)>, kind: Namespaces
     Some(list.remove(at).2)
 }
 
+/// Namespaces that this process has entered, to come back from.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Entered(Vec<(Namespaces, OwnedFd)>);
+
+impl Entered {
+    /// Enters those of a list that this process may, and takes them out of it. For a container with a user namespace: its
+    /// root has no right to join what belongs to the host's, such as a network that an engine has made.
+    ///
+    /// # Errors
+    /// [`Error::Sys`]; then this process is where it was.
+    pub(crate) fn enter(list: &mut Vec<(Namespaces, &str, OwnedFd)>) -> Result<Self> {
+        let mut entered = Self(Vec::new());
+        for (kind, field, namespace) in std::mem::take(list) {
+            let file = EARLY.iter().find(|early| early.0 == kind).map(|early| early.1);
+            let Some(file) = file else {
+                list.push((kind, field, namespace));
+                continue;
+            };
+            let own = nix::fcntl::open(file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+            let gone = own.and_then(|own| nix::sched::setns(&namespace, kind.flags()).map(|()| own));
+            match gone {
+                Ok(own) => entered.0.push((kind, own)),
+                // It may be the container's user namespace that has the right to.
+                Err(Errno::EPERM) => list.push((kind, field, namespace)),
+                Err(e) => {
+                    entered.leave()?;
+                    return Err(Error::config(field, crate::error::errno_text(e)));
+                }
+            }
+        }
+        Ok(entered)
+    }
+
+    /// Comes back.
+    ///
+    /// # Errors
+    /// [`Error::Sys`]; this process must not go on then.
+    pub(crate) fn leave(self) -> Result<()> {
+        let back = |(kind, own): (Namespaces, OwnedFd)| nix::sched::setns(own, kind.flags());
+        self.0.into_iter().try_for_each(back).map_err(Error::sys("come back from the container's namespaces"))
+    }
+}
+
+/// Namespaces that a process can enter and leave without losing anything.
+const EARLY: [(Namespaces, &str); 5] = [
+    (Namespaces::IPC, "/proc/self/ns/ipc"),
+    (Namespaces::UTS, "/proc/self/ns/uts"),
+    (Namespaces::NETWORK, "/proc/self/ns/net"),
+    (Namespaces::CGROUP, "/proc/self/ns/cgroup"),
+    (Namespaces::TIME, "/proc/self/ns/time"),
+];
+
 impl Birth<'_> {
     /// Clones; `main` runs in the child with `job`. `channel` is this side's end of the child's channel.
     ///

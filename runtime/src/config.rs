@@ -352,7 +352,7 @@ pub struct Linux {
     pub mount_label: String,
     /// Cache and memory bandwidth.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<serde_json::Value>,
+    pub intel_rdt: Option<IntelRdt>,
     /// set_mempolicy(2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<MemoryPolicy>,
@@ -407,6 +407,27 @@ pub struct NetDevice {
     /// Its name in the container; the same when empty.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub name: String,
+}
+
+/// resctrl: shares of caches and of memory bandwidth.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IntelRdt {
+    /// The class of service; one of the container's own when empty.
+    #[serde(rename = "closID", deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub clos_id: String,
+    /// Lines for the file `schemata`.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub schemata: Vec<String>,
+    /// Its line for the L3 cache.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    /// Its line for the memory bandwidth.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    /// With a monitoring group of the container's own.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_false")]
+    pub enable_monitoring: bool,
 }
 
 /// set_mempolicy(2).

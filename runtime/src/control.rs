@@ -8,10 +8,11 @@ use dhow_sys::pidfd;
 use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, FreezerState, OomWatch, Stats};
-use crate::config::Process;
+use crate::config::{Process, Spec};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
-use crate::plan::Plan;
+use crate::intel_rdt::{self, Group};
+use crate::plan::{IntelRdt, Plan};
 use crate::state::{Lock, State};
 use crate::{Error, Result, Runtime, Status};
 
@@ -73,6 +74,7 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     end(&state, &cgroup)?;
     let mut first = cgroup.remove().err().map(Error::from);
     let spec = state.spec()?;
+    first = first.or(leave_resctrl(&spec, id).err());
     if let Some(hooks) = &spec.hooks {
         let document = StateDocument::new(id, &state.bundle, &spec.annotations);
         let result = hooks::run("poststop", &hooks.poststop, &document.render("stopped", 0));
@@ -84,6 +86,13 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     }
     std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
     first.map_or(Ok(()), Err)
+}
+
+/// Removes what the container has in resctrl, if that is still mounted.
+fn leave_resctrl(spec: &Spec, id: &str) -> Result<()> {
+    let given = spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref());
+    let Some(given) = given else { return Ok(()) };
+    intel_rdt::root().map_or(Ok(()), |root| Group::new(&root, &IntelRdt::new(given)?, id).remove())
 }
 
 /// The cgroup of a container whose state does not name one.

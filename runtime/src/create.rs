@@ -14,19 +14,21 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use serde_json::value::RawValue;
 
-use crate::birth::{self, Birth};
+use crate::birth::{self, Birth, Entered};
 use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, is_unified};
 use crate::child::init::{self, Init};
 use crate::child::{Agent, Common, bind_source};
 use crate::config::Spec;
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
+use crate::intel_rdt::{self, Group};
+use crate::net_devices::{self, Found};
 use crate::notify;
 use crate::plan::{Mount, MountKind, Plan};
 use crate::request::{RootfsSource, Stdio};
 use crate::seccomp::{self, Filter};
 use crate::state::{self, Lock, START, State};
-use crate::{CreateRequest, Created, Error, Result, Runtime, idmap};
+use crate::{CreateRequest, Created, Error, Result, Runtime, idmap, lsm};
 
 /// See [`Runtime::create`].
 pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Created> {
@@ -42,11 +44,17 @@ pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Create
     if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
         return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
     }
+    lsm::check(&plan.process, plan.mount_label.as_deref())?;
+    let net_devices = net_devices::find(&plan.net_devices)?;
     let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
+    let group = |rdt| intel_rdt::root().map(|root| Group::new(&root, rdt, &request.id));
+    let rdt = plan.intel_rdt.as_ref().map(group).transpose()?;
     let mut unfinished = Unfinished::begin(runtime, &request, &plan, bundle, config)?;
+    unfinished.intel_rdt = rdt;
     let document = StateDocument::new(&request.id, &unfinished.state.bundle, &spec.annotations);
-    let made = unfinished.make(runtime, request, &plan, filter.as_ref(), &document);
+    let given = Given { plan: &plan, filter: filter.as_ref(), document: &document, net_devices };
+    let made = unfinished.make(runtime, request, &given);
     match made {
         Ok(created) => {
             unfinished.done();
@@ -60,6 +68,14 @@ pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Create
     }
 }
 
+/// What a container is made from, beside the request.
+struct Given<'a> {
+    plan: &'a Plan,
+    filter: Option<&'a Filter>,
+    document: &'a StateDocument,
+    net_devices: Vec<Found<'a>>,
+}
+
 /// A container that is being made. Dropped before it is [done](Self::done), everything of it is undone.
 struct Unfinished {
     state: State,
@@ -68,6 +84,7 @@ struct Unfinished {
     lock: Lock,
     child: Option<Child>,
     cgroup: Option<Cgroup>,
+    intel_rdt: Option<Group>,
     done: bool,
 }
 
@@ -111,7 +128,7 @@ impl Unfinished {
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             config,
         };
-        let unfinished = Self { state, dir, lock, child: None, cgroup: None, done: false };
+        let unfinished = Self { state, dir, lock, child: None, cgroup: None, intel_rdt: None, done: false };
         unfinished.state.store(&unfinished.dir)?;
         if request.notify {
             notify::make(&unfinished.dir)?;
@@ -119,14 +136,8 @@ impl Unfinished {
         Ok(unfinished)
     }
 
-    fn make(
-        &mut self,
-        runtime: &Runtime,
-        request: CreateRequest,
-        plan: &Plan,
-        filter: Option<&Filter>,
-        document: &StateDocument,
-    ) -> Result<Created> {
+    fn make(&mut self, runtime: &Runtime, request: CreateRequest, given: &Given<'_>) -> Result<Created> {
+        let Given { plan, document, .. } = *given;
         let cgroup_plan = CgroupPlan::new(&CgroupRequest {
             cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
             id: &request.id,
@@ -138,11 +149,18 @@ impl Unfinished {
             // The child is born in it.
             self.cgroup = Some(cgroup_plan.create(plan.resources.as_ref())?);
         }
+        if let (Some(group), Some(rdt)) = (&self.intel_rdt, &plan.intel_rdt) {
+            group.create(rdt)?;
+        }
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
-        let console = self.spawn(request, plan, filter, document, unified, (&ours, theirs))?;
+        self.spawn(request, given, unified, (&ours, theirs))?;
         let pid = self.child.as_ref().map_or(0, |c| c.pid);
-        let mut handshake = Handshake { channel: &ours, plan, document, pid, console };
+        let mut handshake = Handshake { channel: &ours, plan, document, pid, console: None };
         handshake.map_ids()?;
+        net_devices::move_into(&given.net_devices, &network(plan, pid))?;
+        if let Some(group) = &self.intel_rdt {
+            group.attach(pid)?;
+        }
         if !unified {
             // Writing a v1 hierarchy costs milliseconds: the child mounts meanwhile.
             let cgroup = cgroup_plan.create(plan.resources.as_ref())?;
@@ -163,12 +181,11 @@ impl Unfinished {
     fn spawn(
         &mut self,
         request: CreateRequest,
-        plan: &Plan,
-        filter: Option<&Filter>,
-        document: &StateDocument,
+        given: &Given<'_>,
         unified: bool,
         (ours, theirs): (&Channel, Channel),
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<()> {
+        let Given { plan, filter, document, .. } = *given;
         let listener = seqpacket::listen(self.lock.dir(), OsStr::new(START));
         let listener = listener.map_err(Error::sys("listen on start.sock"))?;
         let preserve_fds = request.preserve_fds + request.listen_fds;
@@ -192,7 +209,8 @@ impl Unfinished {
             pid: birth::take(&mut join, Namespaces::PID),
             cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),
         };
-        let job = Init {
+        let user_namespace = plan.namespaces.has(Namespaces::USER);
+        let mut job = Init {
             common: Common {
                 process: &plan.process,
                 channel: theirs,
@@ -200,7 +218,7 @@ impl Unfinished {
                 filter,
                 agent: filter.map(|f| agent(f, document)).transpose()?.flatten(),
                 keyring: self.state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
-                user_namespace: plan.namespaces.has(Namespaces::USER),
+                user_namespace,
                 preserve_fds,
                 listen_fds: request.listen_fds,
                 pid: None,
@@ -217,11 +235,16 @@ impl Unfinished {
             root: None,
             cgroup_namespace_done: false,
         };
-        self.child = Some(birth.spawn(ours, job, init::main)?);
+        let mut none = Vec::new();
+        let entered = Entered::enter(if user_namespace { &mut job.join } else { &mut none })?;
+        let born = birth.spawn(ours, job, init::main);
+        let back = entered.leave();
+        self.child = Some(born?);
+        back?;
         if let Some(file) = &request.pid_file {
             write_pid(file, self.child.as_ref().map_or(0, |c| c.pid))?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Why the process is gone, if it has told: that explains better what could not be done to it.
@@ -264,6 +287,9 @@ impl Drop for Unfinished {
         }
         if let Some(cgroup) = &self.cgroup {
             drop(cgroup.remove());
+        }
+        if let Some(group) = &self.intel_rdt {
+            drop(group.remove());
         }
         drop(std::fs::remove_dir_all(&self.dir));
     }
@@ -342,6 +368,14 @@ impl Handshake<'_> {
                 Some((message, _)) => return Ok(message),
             }
         }
+    }
+}
+
+/// The container's network namespace.
+fn network(plan: &Plan, pid: i32) -> PathBuf {
+    match plan.namespaces.joined(Namespaces::NETWORK) {
+        Some(joined) => joined.path.clone(),
+        None => format!("/proc/{pid}/ns/net").into(),
     }
 }
 

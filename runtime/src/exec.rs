@@ -18,7 +18,7 @@ use crate::inspect::status;
 use crate::plan::{self, NamespacePlan};
 use crate::request::Stdio;
 use crate::state::State;
-use crate::{Created, Error, ExecRequest, Result, Runtime, Status, seccomp};
+use crate::{Created, Error, ExecRequest, Result, Runtime, Status, lsm, seccomp};
 
 /// See [`Runtime::exec`].
 pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<Created> {
@@ -34,6 +34,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     let mut warnings = Vec::new();
     let mut process = plan::Process::new(&request.process, "process", &mut warnings)?;
     process.set_machine(&linux)?;
+    lsm::check(&process, None)?;
     if process.terminal != matches!(request.stdio, Stdio::Terminal) {
         return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
     }

@@ -4,8 +4,10 @@
 //! is an error that names the field.
 
 mod devices;
+mod intel_rdt;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod process;
 mod sysctl;
 
@@ -15,8 +17,10 @@ use dhow_sys::mountfd::Propagation;
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
 
 pub use devices::{Device, NodeKind};
+pub use intel_rdt::IntelRdt;
 pub use mounts::{IdMap, Mount, MountKind};
 pub use namespaces::{Clock, Joined, NamespacePlan};
+pub use net_devices::NetDevice;
 pub use process::{Capabilities, Process, Rlimit};
 pub use sysctl::Sysctl;
 
@@ -40,6 +44,12 @@ pub struct Plan {
     pub masked_paths: Vec<PathBuf>,
     /// Made unwritable.
     pub readonly_paths: Vec<PathBuf>,
+    /// SELinux label of the file systems made for it.
+    pub mount_label: Option<String>,
+    /// Network devices to move in.
+    pub net_devices: Vec<NetDevice>,
+    /// Shares of caches and of memory bandwidth.
+    pub intel_rdt: Option<IntelRdt>,
     /// Kernel parameters of the container's namespaces.
     pub sysctl: Vec<Sysctl>,
     /// Host name.
@@ -113,6 +123,9 @@ impl Plan {
             dev_links: !host_dev,
             masked_paths: absolute("linux.maskedPaths", &linux.masked_paths)?,
             readonly_paths: absolute("linux.readonlyPaths", &linux.readonly_paths)?,
+            mount_label: (!linux.mount_label.is_empty()).then(|| linux.mount_label.clone()),
+            net_devices: net_devices::all(linux, &namespaces)?,
+            intel_rdt: linux.intel_rdt.as_ref().map(IntelRdt::new).transpose()?,
             sysctl: sysctl::all(linux, &namespaces)?,
             hostname: needs_uts("hostname", &spec.hostname)?,
             domainname: needs_uts("domainname", &spec.domainname)?,
@@ -241,6 +254,11 @@ mod tests {
             (
                 with(r#","linux":{"namespaces":[{"type":"mount"}],"devices":[{"type":"x","path":"/dev/x"}]}"#),
                 "linux.devices[0].type: ",
+            ),
+            (with(r#","linux":{"namespaces":[{"type":"mount"}],"netDevices":{"eth0":{}}}"#), "linux.netDevices.eth0: "),
+            (
+                with(r#","linux":{"namespaces":[{"type":"mount"}],"intelRdt":{"closID":"../x"}}"#),
+                "linux.intelRdt.closID: ",
             ),
             (with(MOUNT_NS).replace("1.2.0", "0.1"), "ociVersion: "),
             (with(MOUNT_NS).replace(r#"["x"]"#, "[]"), "process.args: "),

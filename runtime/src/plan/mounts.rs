@@ -55,14 +55,22 @@ pub struct IdMap {
 }
 
 pub(super) fn all(spec: &Spec, bundle: &Path, namespaces: &NamespacePlan) -> Result<Vec<Mount>> {
-    spec.mounts.iter().enumerate().map(|(i, mount)| one(mount, format!("mounts[{i}]"), bundle, namespaces)).collect()
+    let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
+    let one = |(i, mount)| one(mount, format!("mounts[{i}]"), bundle, namespaces, label);
+    spec.mounts.iter().enumerate().map(one).collect()
 }
 
-fn one(mount: &crate::config::Mount, field: String, bundle: &Path, namespaces: &NamespacePlan) -> Result<Mount> {
+fn one(
+    mount: &crate::config::Mount,
+    field: String,
+    bundle: &Path,
+    namespaces: &NamespacePlan,
+    label: &str,
+) -> Result<Mount> {
     if mount.destination.is_empty() || mount.destination.contains('\0') {
         return Err(Error::config(format!("{field}.destination"), "is empty"));
     }
-    let options = Options::parse(&mount.options);
+    let mut options = Options::parse(&mount.options);
     let kind = match mount.kind.as_str() {
         "bind" | "rbind" => MountKind::Bind,
         _ if options.bind.is_some() => MountKind::Bind,
@@ -81,6 +89,15 @@ fn one(mount: &crate::config::Mount, field: String, bundle: &Path, namespaces: &
         MountKind::Bind => bundle.join(&mount.source).to_string_lossy().into_owned(),
         _ => mount.source.clone(),
     };
+    let labelled = match &kind {
+        MountKind::Tmpfs => true,
+        // Its files have the labels of those who make them.
+        MountKind::Other(name) => name != "mqueue",
+        _ => false,
+    };
+    if labelled && !label.is_empty() && !options.data.iter().any(|(key, _)| key == "context") {
+        options.data.push(("context".into(), Some(label.to_owned())));
+    }
     let idmap = idmap(mount, &options, &field, namespaces, &kind)?;
     Ok(Mount { destination: normal(&mount.destination), kind, source, options, idmap, field })
 }
@@ -127,6 +144,18 @@ fn normal(path: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels() {
+        let spec = r#"{"linux":{"mountLabel":"a:b:c,d"},"mounts":[
+            {"destination":"/t","type":"tmpfs"},{"destination":"/p","type":"proc"},{"destination":"/q","type":"mqueue"},
+            {"destination":"/u","type":"devpts","options":["context=x"]}]}"#;
+        let spec = Spec::from_json(spec.as_bytes()).unwrap();
+        let mounts = all(&spec, Path::new("/b"), &NamespacePlan::default()).unwrap();
+        let label = |text: &str| vec![("context".to_owned(), Some(text.to_owned()))];
+        let data: Vec<_> = mounts.into_iter().map(|mount| mount.options.data).collect();
+        assert_eq!(data, [label("a:b:c,d"), Vec::new(), Vec::new(), label("x")]);
+    }
 
     #[test]
     fn destinations() {

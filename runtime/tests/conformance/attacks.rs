@@ -2,9 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -125,5 +128,159 @@ fn without_pivot_root_the_hosts_proc_is_out_of_reach() {
         t.args(&["sleep", "1000"]);
         t.ok(&["run", "--no-pivot", "--detach", "n"]);
         assert!(t.ok(&["exec", "n", "ls", "/"]).contains("bin\n"));
+    });
+}
+
+#[test]
+fn links_of_the_image_lead_nowhere_outside() {
+    // Debian's runc makes links in the directory on the host.
+    only_ours(|t| {
+        // CVE-2026-41579: what is made in /dev was made at the end of a link of the image's.
+        let canary = t.path("canary");
+        std::fs::create_dir(&canary).unwrap();
+        std::fs::write(canary.join("ptmx"), "x").unwrap();
+        for target in [canary.clone(), Path::new("../canary").to_owned()] {
+            for name in ["/dev", "/tmp"] {
+                std::fs::remove_dir(t.rootfs(name)).unwrap();
+                symlink(&target, t.rootfs(name)).unwrap();
+            }
+            t.push("/mounts", json!({"destination": "/tmp/made/inside", "type": "tmpfs", "source": "t"}));
+            t.set("/process/cwd", json!("/tmp/made/cwd"));
+            // Whether it runs is a question of taste.
+            t.args(&["true"]);
+            t.call(&["run", "l"]);
+            // Nor without a mount at /dev.
+            let with = t.config["mounts"].clone();
+            t.config["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+            t.call(&["run", "l"]);
+            t.set("/mounts", with);
+            let left: Vec<_> = std::fs::read_dir(&canary).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["ptmx"]);
+            assert_eq!(std::fs::read(canary.join("ptmx")).unwrap(), b"x");
+            for name in ["/dev", "/tmp"] {
+                std::fs::remove_file(t.rootfs(name)).unwrap();
+                std::fs::create_dir(t.rootfs(name)).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn sysfs_must_be_mounted_on_an_ordinary_directory() {
+    everywhere(|t| {
+        std::fs::remove_dir(t.rootfs("/sys")).unwrap();
+        symlink("/tmp", t.rootfs("/sys")).unwrap();
+        let (_, text) = t.fails(&["run", "s"]);
+        assert!(text.contains("must be mounted on ordinary directory"), "{text}");
+    });
+}
+
+#[test]
+fn the_console_is_bound_over_nothing_outside() {
+    only_ours(|t| {
+        // CVE-2025-52565: what /dev/console is bound over, and from, was found by path.
+        let canary = t.path("canary");
+        std::fs::write(&canary, "x").unwrap();
+        t.config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !["/dev", "/dev/shm"].contains(&m["destination"].as_str().unwrap()));
+        symlink(&canary, t.rootfs("/dev/console")).unwrap();
+        let path = t.path("console.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        t.set("/process/terminal", json!(true));
+        t.args(&["sh", "-c", "stat -c %F /dev/pts/0"]);
+        t.ok(&["run", "--detach", "--console-socket", path.to_str().unwrap(), "c"]);
+        drop(listener);
+        assert_eq!(std::fs::read(&canary).unwrap(), b"x");
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(canary.to_str().unwrap()));
+    });
+}
+
+#[test]
+fn what_is_written_to_proc_arrives_there() {
+    only_ours(|t| {
+        // CVE-2025-52881: the image has files where proc has its own, and nothing is mounted over them.
+        t.config["mounts"].as_array_mut().unwrap().remove(0);
+        let decoys = ["sys/kernel/msgmax", "self/attr/exec", "self/oom_score_adj", "1/oom_score_adj"];
+        for decoy in decoys.map(|name| t.rootfs("/proc").join(name)) {
+            std::fs::create_dir_all(decoy.parent().unwrap()).unwrap();
+            std::fs::write(decoy, "x").unwrap();
+        }
+        t.set("/linux/sysctl", json!({"kernel.msgmax": "4711"}));
+        t.set("/process/oomScoreAdj", json!(99));
+        t.sleeping("p");
+        let pid = t.pid("p");
+        assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap(), "99\n");
+        let inside =
+            Command::new("nsenter").args(["-t", &pid.to_string(), "-i", "cat", "/proc/sys/kernel/msgmax"]).output();
+        assert_eq!(inside.unwrap().stdout, b"4711\n");
+        for decoy in decoys {
+            assert_eq!(std::fs::read(t.rootfs("/proc").join(decoy)).unwrap(), b"x", "{decoy}");
+        }
+    });
+}
+
+#[test]
+fn a_volume_that_changes_meanwhile_leads_nowhere_outside() {
+    only_ours(|t| {
+        // CVE-2021-30465 and CVE-2024-45310: a neighbour exchanges a directory of a shared volume for a link while mount
+        // points are made in it.
+        let (volume, canary) = (t.path("volume"), t.path("canary"));
+        std::fs::create_dir_all(volume.join("a")).unwrap();
+        std::fs::create_dir(&canary).unwrap();
+        symlink(&canary, volume.join("b")).unwrap();
+        t.push("/mounts", json!({"destination": "/v", "type": "bind", "source": volume, "options": ["bind"]}));
+        for to in ["/v/a/tmpfs", "/v/a/made/tmpfs"] {
+            t.push("/mounts", json!({"destination": to, "type": "tmpfs", "source": "t"}));
+        }
+        t.push(
+            "/mounts",
+            json!({"destination": "/v/a/file", "type": "bind", "source": t.rootfs("/etc/passwd"), "options": ["bind"]}),
+        );
+        t.args(&["true"]);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, b) = (volume.join("a"), volume.join("b"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            // Some lose the race and say so; none may win it.
+            let results: Vec<bool> = (0..60).map(|_| t.call(&["run", "r"]).status.success()).collect();
+            stop.store(true, Ordering::Relaxed);
+            assert!(results.contains(&true), "none ever ran");
+        });
+        assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0);
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(canary.to_str().unwrap()));
+    });
+}
+
+#[test]
+fn ids_beyond_thirty_two_bits_are_nobodys() {
+    only_ours(|t| {
+        // CVE-2024-40635: they wrapped around to root.
+        for id in [4_294_967_295_i64, 4_294_967_296, -1, i64::MIN, i64::MAX] {
+            for (user, field) in [
+                (json!({"uid": id, "gid": 0}), "process.user.uid"),
+                (json!({"uid": 0, "gid": id}), "process.user.gid"),
+                (json!({"uid": 0, "gid": 0, "additionalGids": [1, id]}), "process.user.additionalGids[1]"),
+            ] {
+                t.set("/process/user", user);
+                let (_, text) = t.fails(&["run", "u"]);
+                assert!(text.contains(field) && !t.path("state/u").exists(), "{text}");
+            }
+        }
+        t.set("/process/user", json!({"uid": 0, "gid": 0}));
+        t.sleeping("u");
+        // CVE-2026-30892: a user without a group was taken for root.
+        assert_eq!(t.ok(&["exec", "--user", "1", "u", "id", "-u"]), "1\n");
+        for user in ["4294967296", "4294967295", "-1", "0:4294967296"] {
+            t.fails(&["exec", "--user", user, "u", "true"]);
+        }
     });
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::json;
 
-use crate::support::{everywhere, only_ours};
+use crate::support::{Bench, everywhere, everywhere_and_v2, only_ours};
 
 #[test]
 fn namespaces_are_new_or_joined() {
@@ -71,5 +71,94 @@ fn clocks_of_a_time_namespace_are_set() {
         let seen = t.shell("cat /proc/uptime");
         let seconds: f64 = seen.split(' ').next().unwrap().parse().unwrap();
         assert!(seconds > 1e8, "{seen}");
+    });
+}
+
+#[test]
+fn network_devices_move_in_with_their_addresses() {
+    // Debian's runc is older than that.
+    only_ours(|t| {
+        // A network namespace of the test's own stands for the host's.
+        let script = "ip link add dhow0 type veth peer name dhow1 && ip link set dhow0 up && \
+            ip address add 192.0.2.7/24 dev dhow0 && ip address add 2001:db8::7/64 dev dhow0 nodad && exec \"$@\"";
+        t.inside(&["unshare", "--net", "sh", "-c", script, "sh"]);
+        t.set("/linux/netDevices", json!({"dhow0": {"name": "inner%d"}, "dhow1": {}}));
+        let seen = t.shell("ip -o address show dev inner0; ip -o link show");
+        for expected in [" inet 192.0.2.7/24 ", " inet6 2001:db8::7/64 scope global", ": dhow1@", "lo: "] {
+            assert!(seen.contains(expected), "{expected}: {seen}");
+        }
+        assert_eq!(seen.matches(",UP").count(), 3, "{seen}");
+        t.set("/linux/netDevices", json!({"dhow0": {"name": "lo"}}));
+        assert!(t.fails(&["run", "x"]).1.contains("linux.netDevices.dhow0: "));
+        t.set("/linux/netDevices", json!({"nosuch": {}}));
+        assert!(t.fails(&["run", "x"]).1.contains("linux.netDevices.nosuch: there is no such network device"));
+        assert!(!t.path("state/x").exists());
+    });
+}
+
+#[test]
+fn names_are_the_containers_own() {
+    // Debian's runc does not know the domain name.
+    only_ours(|t| {
+        t.set("/domainname", json!("domain"));
+        assert_eq!(t.shell("hostname; cat /proc/sys/kernel/domainname"), "conformance\ndomain\n");
+    });
+}
+
+/// A user namespace that maps its ids to some that nobody has.
+fn map_ids(t: &mut Bench) {
+    t.push("/linux/namespaces", json!({"type": "user"}));
+    t.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+    t.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]));
+}
+
+#[test]
+fn a_user_namespace_has_everything_that_others_have() {
+    everywhere_and_v2(|t| {
+        map_ids(t);
+        t.push("/linux/namespaces", json!({"type": "cgroup"}));
+        t.push("/mounts", json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}));
+        t.push(
+            "/mounts",
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}),
+        );
+        t.set("/linux/maskedPaths", json!(["/proc/kcore", "/sys/firmware"]));
+        t.set("/linux/readonlyPaths", json!(["/proc/sys"]));
+        t.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+        t.set("/process/user", json!({"uid": 5, "gid": 6, "additionalGids": [7]}));
+        t.args(&["sleep", "1000"]);
+        t.ok(&["create", "u"]);
+        let script = "id; echo x >/dev/null && head -c1 /dev/zero | wc -c; test -c /dev/tty && echo tty; \
+            test -d /dev/mqueue && test -d /sys/class/net/lo && echo sys; test -e /sys/fs/cgroup/cgroup.procs || ls /sys/fs/cgroup | \
+            grep -q memory && echo cgroup; cat /proc/sys/net/ipv4/ip_forward;\
+            touch /dev/shm/x && stat -c %u:%g /dev/shm/x";
+        let expected = "uid=5 gid=6 groups=7\n1\ntty\nsys\ncgroup\n1\n5:6\n";
+        let check = |when: &str| {
+            let seen = t.ok(&["exec", "u", "sh", "-c", script]);
+            assert_eq!(seen, expected, "{when}");
+        };
+        check("created");
+        t.ok(&["start", "u"]);
+        check("running");
+    });
+}
+
+#[test]
+fn a_user_namespace_in_a_joined_network() {
+    everywhere_and_v2(|t| {
+        t.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+        t.sleeping("first");
+        let pid = t.pid("first");
+        map_ids(t);
+        t.config["linux"].as_object_mut().unwrap().remove("sysctl");
+        t.config["linux"]["namespaces"][1] = json!({"type": "network", "path": format!("/proc/{pid}/ns/net")});
+        // sysfs shows the network that the mounter's user namespace owns, and this one belongs to another.
+        let sys = json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]});
+        *t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap() = sys;
+        let seen = t.shell(
+            "id -u; cat /proc/sys/net/ipv4/ip_forward; readlink /proc/self/ns/net; test -d /sys/class && echo sys",
+        );
+        let network = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_eq!(seen, format!("0\n1\n{}\nsys\n", network.display()));
     });
 }

@@ -2,7 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::json;
 
 use crate::support::{everywhere, only_ours};
@@ -145,5 +147,125 @@ fn a_terminal_goes_to_the_console_socket() {
             text.extend_from_slice(&chunk[..n]);
         }
         assert_eq!(String::from_utf8_lossy(&text), "/dev/pts/0\r\n33 77\r\nconsole\r\n");
+    });
+}
+
+#[test]
+fn scheduling_is_as_asked_for() {
+    // Debian's runc does not know these.
+    only_ours(|t| {
+        t.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 5}));
+        t.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6}));
+        t.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"}));
+        let seen = t.shell("ionice -p $$; cat /proc/self/stat");
+        let (io, stat) = seen.split_once('\n').unwrap();
+        assert_eq!(io, "best-effort: prio 6");
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        // proc(5) counts from the pid, which is 1.
+        assert_eq!((fields[19 - 3], fields[41 - 3]), ("5", "3"), "{stat}");
+        t.sleeping("s");
+        t.config["process"]["args"] = json!(["grep", "Cpus_allowed_list", "/proc/self/status"]);
+        std::fs::write(t.path("process.json"), t.config["process"].to_string()).unwrap();
+        assert_eq!(t.ok(&["exec", "--process", "process.json", "s"]), "Cpus_allowed_list:\t0\n");
+        for (pointer, value, field) in [
+            ("/process/scheduler", json!({"policy": "SCHED_MOON"}), "process.scheduler.policy"),
+            ("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice"),
+            ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "process.ioPriority.priority"),
+            ("/process/execCPUAffinity", json!({"final": "3-1"}), "process.execCPUAffinity.final"),
+        ] {
+            let before = t.config.clone();
+            t.set(pointer, value);
+            assert!(t.fails(&["create", "x"]).1.contains(field), "{field}");
+            t.config = before;
+        }
+    });
+}
+
+#[test]
+fn memory_and_machine_are_as_asked_for() {
+    only_ours(|t| {
+        t.set("/linux/personality", json!({"domain": "LINUX32"}));
+        assert_ne!(t.shell("uname -m"), "x86_64\n");
+        t.set("/linux/personality", json!({"domain": "LINUX"}));
+        t.set(
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}),
+        );
+        t.args(&["cat", "/proc/self/numa_maps"]);
+        if std::path::Path::new("/proc/self/numa_maps").exists() {
+            let seen = t.ok(&["run", "x"]);
+            assert!(seen.contains(" interleave=static:0 "), "{seen}");
+        } else {
+            assert!(t.fails(&["run", "x"]).1.contains("linux.memoryPolicy"));
+        }
+        t.set("/linux/memoryPolicy", json!({"mode": "MPOL_MOON"}));
+        assert!(t.fails(&["run", "x"]).1.contains("linux.memoryPolicy.mode"));
+    });
+}
+
+#[test]
+fn the_out_of_memory_score_is_set() {
+    everywhere(|t| {
+        t.set("/process/oomScoreAdj", json!(321));
+        assert_eq!(t.shell("cat /proc/self/oom_score_adj"), "321\n");
+    });
+}
+
+#[test]
+fn labels_of_absent_security_modules_are_refused() {
+    only_ours(|t| {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+        let present = enabled.starts_with('Y') || std::path::Path::new("/sys/fs/selinux/enforce").exists();
+        assert!(!present, "this is for kernels without them");
+        for (pointer, field) in [
+            ("/process/apparmorProfile", "process.apparmorProfile: AppArmor is not enabled"),
+            ("/process/selinuxLabel", "process.selinuxLabel: selinux label is specified in config"),
+            ("/linux/mountLabel", "linux.mountLabel: selinux label is specified in config"),
+            ("/linux/intelRdt", "linux.intelRdt: no resctrl file system is mounted"),
+        ] {
+            let before = t.config.clone();
+            t.set(pointer, if pointer.ends_with("Rdt") { json!({"closID": "gold"}) } else { json!("label") });
+            let (_, text) = t.fails(&["create", "x"]);
+            assert!(text.contains(field), "{text}");
+            assert!(!t.path("state/x").exists());
+            t.config = before;
+        }
+        t.sleeping("s");
+        assert!(t.fails(&["exec", "--apparmor", "label", "s", "true"]).1.contains("process.apparmorProfile"));
+        assert!(t.fails(&["exec", "--process-label", "label", "s", "true"]).1.contains("process.selinuxLabel"));
+    });
+}
+
+#[test]
+fn system_calls_are_notified_of() {
+    everywhere(|t| {
+        let path = t.path("agent.sock");
+        let agent = UnixListener::bind(&path).unwrap();
+        t.config["annotations"] = json!({"key": "value"});
+        t.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "about it",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]}),
+        );
+        t.args(&["sh", "-c", "mkdir /x 2>&1"]);
+        let child = t.command(&["run", "n"]).stdout(Stdio::piped()).spawn().unwrap();
+        let (stream, _) = agent.accept().unwrap();
+        let mut buffer = [0; 4096];
+        let (length, mut fds) = dhow_sys::fd::receive(stream.as_fd(), &mut buffer).unwrap();
+        let message: serde_json::Value = serde_json::from_slice(&buffer[..length]).unwrap();
+        assert_eq!(message["fds"], json!(["seccompFd"]));
+        assert_eq!(message["metadata"], "about it");
+        let (state, pid) = (&message["state"], message["pid"].as_i64().unwrap());
+        assert!(pid > 1 && state["pid"] == pid, "{message}");
+        assert_eq!((&state["id"], &state["annotations"]["key"]), (&json!("n"), &json!("value")));
+        assert_eq!(state["bundle"].as_str().unwrap(), t.path("").to_str().unwrap().trim_end_matches('/'));
+        let notifications = fds.pop().unwrap();
+        let mut ready = [PollFd::new(notifications.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut ready, 30_000_u16).unwrap(), 1, "the call is never told of");
+        // Nobody is left to decide: then there is no such call.
+        drop(notifications);
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("Function not implemented"), "{output:?}");
     });
 }

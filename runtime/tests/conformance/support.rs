@@ -1,5 +1,6 @@
 //! A bundle of the test's own and a runtime to hold against it: ours, and a peer that shows that the test is right.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,15 @@ pub(crate) fn everywhere(test: impl Fn(&mut Bench)) {
 /// Runs a test against our binary alone: for what peers do otherwise.
 pub(crate) fn only_ours(test: impl Fn(&mut Bench)) {
     test(&mut Bench::new(ours()));
+}
+
+/// As [`everywhere`], and ours once more as if the machine had cgroup v2 alone.
+pub(crate) fn everywhere_and_v2(test: impl Fn(&mut Bench)) {
+    everywhere(&test);
+    let mut bench = Bench::new(ours());
+    let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+    bench.inside(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    test(&mut bench);
 }
 
 /// Waits for something that comes about by itself.
@@ -38,17 +48,21 @@ fn ours() -> PathBuf {
 pub(crate) struct Bench {
     dir: tempfile::TempDir,
     runtime: PathBuf,
+    /// A command that executes the runtime.
+    wrapper: Vec<String>,
     pub(crate) config: Value,
 }
 
-const TOOLS: [&str; 23] = [
+const TOOLS: [&str; 28] = [
     "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "env", "pwd", "readlink", "hostname", "touch", "stat",
-    "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir", "unshare",
+    "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir", "unshare", "ip", "ionice", "uname", "cut", "wc",
 ];
 
 impl Bench {
     fn new(runtime: PathBuf) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
+        // Shown when the test fails.
+        println!("with {}", runtime.display());
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("rootfs/bin");
         std::fs::create_dir_all(&bin).unwrap();
@@ -61,7 +75,7 @@ impl Bench {
         }
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
         std::fs::write(dir.path().join("rootfs/etc/passwd"), passwd).unwrap();
-        Self { dir, runtime, config: config() }
+        Self { dir, runtime, wrapper: Vec::new(), config: config() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -83,6 +97,11 @@ impl Bench {
         let copy = self.path("runtime");
         std::fs::copy(&self.runtime, &copy).unwrap();
         self.runtime = copy;
+    }
+
+    /// From now on the runtime is executed by this command, which gets its command line.
+    pub(crate) fn inside(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
     }
 
     pub(crate) fn is_ours(&self) -> bool {
@@ -113,8 +132,15 @@ impl Bench {
         }
         let text = serde_json::to_vec(&config).unwrap();
         std::fs::write(self.path("config.json"), text).unwrap();
-        let mut command = Command::new(&self.runtime);
-        command.arg("--root").arg(self.path("state")).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        let mut line = self.wrapper.iter().map(AsRef::<OsStr>::as_ref).chain([self.runtime.as_os_str()]);
+        let mut command = Command::new(line.next().unwrap());
+        command
+            .args(line)
+            .arg("--root")
+            .arg(self.path("state"))
+            .args(args)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
         command
     }
 
