@@ -126,8 +126,10 @@ impl Birth<'_> {
             }
         };
         let born = spawn(&Request { namespaces: self.namespaces, cgroup: self.cgroup, sibling }, child);
-        if let Some(own) = own {
-            nix::sched::setns(own, Namespaces::PID.flags())?;
+        match own {
+            // A helper ends here, and has no right to come back.
+            Some(own) if !sibling => nix::sched::setns(own, Namespaces::PID.flags())?,
+            _ => {}
         }
         born
     }

@@ -147,7 +147,8 @@ impl Unfinished {
         let unified = is_unified();
         if unified {
             // The child is born in it.
-            self.cgroup = Some(cgroup_plan.create(plan.resources.as_ref())?);
+            let cgroup = self.cgroup.insert(cgroup_plan.create(plan.resources.as_ref())?);
+            plan.cgroup_owner.map_or(Ok(()), |uid| cgroup.give_to(uid))?;
         }
         if let (Some(group), Some(rdt)) = (&self.intel_rdt, &plan.intel_rdt) {
             group.create(rdt)?;
@@ -216,7 +217,7 @@ impl Unfinished {
                 channel: theirs,
                 stdio: above_stdio(request.stdio)?,
                 filter,
-                agent: filter.map(|f| agent(f, document)).transpose()?.flatten(),
+                agent: filter.map(|f| agent(f, document, None)).transpose()?.flatten(),
                 keyring: self.state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
                 user_namespace,
                 preserve_fds,
@@ -418,12 +419,17 @@ pub(crate) fn above_stdio(stdio: Stdio) -> Result<Stdio> {
     })
 }
 
-/// A connection to the seccomp agent, if the profile notifies one.
-pub(crate) fn agent<'a>(filter: &Filter, document: &'a StateDocument) -> Result<Option<Agent<'a>>> {
+/// A connection to the seccomp agent, if the profile notifies one. `running` is the first process of a container that runs.
+pub(crate) fn agent<'a>(
+    filter: &Filter,
+    document: &'a StateDocument,
+    running: Option<i32>,
+) -> Result<Option<Agent<'a>>> {
     let Some(listener) = filter.listener() else { return Ok(None) };
     let socket = std::os::unix::net::UnixStream::connect(&listener.path)
         .map_err(Error::file("connect to linux.seccomp.listenerPath", &listener.path))?;
-    Ok(Some(Agent { socket: socket.into(), document, metadata: listener.metadata.clone() }))
+    let metadata = listener.metadata.clone();
+    Ok(Some(Agent { socket: socket.into(), document, running, metadata }))
 }
 
 /// What only this process can open for a child in a user namespace of its own: it may not be able to reach the paths,

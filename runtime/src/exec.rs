@@ -6,6 +6,7 @@ use std::path::Path;
 
 use dhow_sys::clone::{Child, Namespaces};
 use dhow_sys::pidfd;
+use nix::unistd::geteuid;
 
 use crate::birth::Birth;
 use crate::cgroup::Cgroup;
@@ -51,13 +52,16 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     }
     inherited(request.preserve_fds)?;
     let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
+    // Whoever is not root has power over the container in its user namespace alone.
+    let by_helper = namespaces.contains(Namespaces::USER) && !geteuid().is_root();
+    let handle = |wanted| match wanted {
+        true => target.try_clone().map(Some).map_err(Error::file("duplicate", Path::new("a pidfd"))),
+        false => Ok(None),
+    };
     let birth = Birth {
         namespaces: Namespaces::NONE,
-        user: None,
-        pid: match namespaces.contains(Namespaces::PID) {
-            true => Some(target.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?),
-            false => None,
-        },
+        user: handle(by_helper)?,
+        pid: handle(namespaces.contains(Namespaces::PID))?,
         cgroup: cgroup.clone_target(),
     };
     let job = Join {
@@ -66,7 +70,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
             channel: theirs,
             stdio: above_stdio(request.stdio)?,
             filter: filter.as_ref(),
-            agent: filter.as_ref().map(|f| agent(f, &document)).transpose()?.flatten(),
+            agent: filter.as_ref().map(|f| agent(f, &document, Some(state.init_process_pid))).transpose()?.flatten(),
             keyring: state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
             user_namespace: namespaces.contains(Namespaces::USER),
             preserve_fds: request.preserve_fds,
@@ -74,7 +78,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
             pid: None,
         },
         target,
-        namespaces: namespaces.without(Namespaces::PID),
+        namespaces: namespaces.without(if by_helper { Namespaces::PID | Namespaces::USER } else { Namespaces::PID }),
     };
     let child = birth.spawn(&ours, job, join::main)?;
     let mut born = Born { child, armed: true };

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use dhow_sys::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Uid, fchownat};
 
 use super::error::{CgroupError, Result};
 
@@ -48,6 +49,16 @@ impl Dir {
     /// Opens a cgroup below this one.
     pub(super) fn child(&self, name: &Path) -> std::result::Result<Self, Errno> {
         Self::open_at(self.fd.as_fd(), name, self.path.join(name))
+    }
+
+    /// Changes its own owner.
+    pub(super) fn give_to(&self, uid: u32) -> std::result::Result<(), Errno> {
+        fchownat(&self.fd, "", Some(Uid::from_raw(uid)), None, AtFlags::AT_EMPTY_PATH)
+    }
+
+    /// Changes a file's owner.
+    pub(super) fn give_file_to(&self, file: &str, uid: u32) -> std::result::Result<(), Errno> {
+        fchownat(&self.fd, file, Some(Uid::from_raw(uid)), None, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Reads a file.

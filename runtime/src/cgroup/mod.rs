@@ -6,7 +6,7 @@
 //!
 //! * `layout`, `path`: what hierarchies there are, and where in them; `dir`: a directory by its handle
 //! * `limits`: from `linux.resources` to files and values; `devices`: the device filter
-//! * `below`: cgroups in the container's own, for exec
+//! * `below`: cgroups in the container's own, for exec; `delegate`: a cgroup that the container owns
 //! * `create`, `processes`, `remove`, `oom`, `stats`: a cgroup's life
 //!
 //! Invariants: no cgroup path leads out of its hierarchy; resources are checked before anything is made; a container that could
@@ -15,6 +15,7 @@
 
 mod below;
 mod create;
+mod delegate;
 mod devices;
 mod dir;
 mod error;

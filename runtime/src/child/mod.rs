@@ -65,6 +65,8 @@ pub(crate) struct Common<'a> {
 pub(crate) struct Agent<'a> {
     pub(crate) socket: OwnedFd,
     pub(crate) document: &'a StateDocument,
+    /// The container's first process when it is not this one.
+    pub(crate) running: Option<i32>,
     /// Passed on as it is.
     pub(crate) metadata: String,
 }

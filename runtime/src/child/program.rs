@@ -187,13 +187,17 @@ fn filter(common: &mut Common<'_>) -> Result<()> {
     let listener = filter.install().map_err(Failure::errno("linux.seccomp: install the filter"))?;
     let (Some(listener), Some(agent)) = (listener, common.agent.take()) else { return Ok(()) };
     let pid = common.pid.unwrap_or_default();
-    let state = serde_json::json!({
+    let state = match agent.running {
+        None => agent.document.value("creating", pid),
+        Some(first) => agent.document.value("running", first),
+    };
+    let message = serde_json::json!({
         "ociVersion": crate::SPEC_VERSION,
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": agent.metadata,
-        "state": agent.document.value("creating", pid),
+        "state": state,
     });
-    fd::send(agent.socket.as_fd(), state.to_string().as_bytes(), &[listener.as_fd()])
+    fd::send(agent.socket.as_fd(), message.to_string().as_bytes(), &[listener.as_fd()])
         .map_err(Failure::errno("linux.seccomp.listenerPath: send the descriptor"))
 }

@@ -13,7 +13,8 @@ mod sysctl;
 
 use std::path::{Path, PathBuf};
 
-use dhow_sys::mountfd::Propagation;
+use dhow_sys::clone::Namespaces;
+use dhow_sys::mountfd::{Propagation, attr};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
 
 pub use devices::{Device, NodeKind};
@@ -62,6 +63,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// `linux.cgroupsPath`.
     pub cgroups_path: Option<PathBuf>,
+    /// The user of the host's who gets the cgroup, so that the container can divide it (v2 only).
+    pub cgroup_owner: Option<u32>,
     /// Limits.
     pub resources: Option<LinuxResources>,
     /// System call filter.
@@ -106,7 +109,7 @@ impl Plan {
         let needs_uts = |field: &str, value: &str| {
             if value.is_empty() {
                 Ok(None)
-            } else if namespaces.has(dhow_sys::clone::Namespaces::UTS) {
+            } else if namespaces.has(Namespaces::UTS) {
                 Ok(Some(value.to_owned()))
             } else {
                 Err(Error::config(field, "can't be set without a uts namespace of the container's own"))
@@ -131,6 +134,7 @@ impl Plan {
             domainname: needs_uts("domainname", &spec.domainname)?,
             hooks: hooks(spec)?,
             cgroups_path: (!linux.cgroups_path.is_empty()).then(|| PathBuf::from(&linux.cgroups_path)),
+            cgroup_owner: cgroup_owner(&mounts, &namespaces, process.uid),
             resources: linux.resources.clone(),
             seccomp: linux.seccomp.clone(),
             process,
@@ -191,6 +195,23 @@ fn hooks(spec: &Spec) -> Result<Hooks> {
     Ok(hooks.clone())
 }
 
+/// Whoever can write to the mount of a cgroup that is the container's own by its namespace: its first process.
+fn cgroup_owner(mounts: &[Mount], namespaces: &NamespacePlan, uid: u32) -> Option<u32> {
+    let writable = |mount: &Mount| {
+        let readonly = (mount.options.attributes.set | mount.options.recursive.set) & attr::RDONLY != 0;
+        mount.kind == MountKind::Cgroup && !readonly
+    };
+    if !namespaces.new.contains(Namespaces::CGROUP) || !mounts.iter().any(writable) {
+        return None;
+    }
+    if !namespaces.new.contains(Namespaces::USER) {
+        // Root has it already.
+        return (uid != 0).then_some(uid);
+    }
+    let host = |map: &IdMapping| Some(map.host_id + uid.checked_sub(map.container_id).filter(|n| *n < map.size)?);
+    namespaces.uid_mappings.iter().find_map(host)
+}
+
 /// Checks a list of id mappings.
 fn mappings(field: &str, list: &[IdMapping]) -> Result<Vec<IdMapping>> {
     for (i, map) in list.iter().enumerate() {
@@ -225,6 +246,29 @@ mod tests {
         assert_eq!(plan.rootfs.propagation, (Propagation::Slave, true));
         assert_eq!(plan.devices.len(), 6);
         assert!(plan.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_writable_cgroup_has_an_owner() {
+        let with = |namespaces: &str, option: &str, uid: u32| {
+            let json = format!(
+                r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},"process":{{"cwd":"/","args":["x"],"user":{{"uid":{uid},"gid":0}}}},
+                "mounts":[{{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["{option}"]}}],
+                "linux":{{"namespaces":[{{"type":"mount"}}{namespaces}],
+                "uidMappings":[{{"containerID":0,"hostID":100,"size":1}},{{"containerID":5,"hostID":200,"size":10}}],
+                "gidMappings":[{{"containerID":0,"hostID":100,"size":1}}]}}}}"#
+            );
+            let json = if namespaces.contains("user") { json } else { json.replace("Mappings", "Others") };
+            plan(&json).unwrap().cgroup_owner
+        };
+        let (cgroup, both) = (r#",{"type":"cgroup"}"#, r#",{"type":"cgroup"},{"type":"user"}"#);
+        assert_eq!(with(both, "rw", 0), Some(100));
+        assert_eq!(with(both, "rw", 7), Some(202));
+        assert_eq!(with(both, "rw", 3), None, "nobody on the host");
+        assert_eq!(with(both, "ro", 0), None);
+        assert_eq!(with(cgroup, "rw", 7), Some(7));
+        assert_eq!(with(cgroup, "rw", 0), None);
+        assert_eq!(with("", "rw", 7), None);
     }
 
     #[test]

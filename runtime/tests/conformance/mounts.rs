@@ -181,3 +181,35 @@ fn every_recursive_attribute_reaches_what_lies_below() {
         }
     });
 }
+
+#[test]
+fn an_id_mapped_mount_takes_the_containers_mappings_or_its_own() {
+    only_ours(|t| {
+        let outer = t.path("outer");
+        std::fs::create_dir_all(outer.join("inner")).unwrap();
+        std::os::unix::fs::chown(&outer, Some(7), Some(8)).unwrap();
+        let script = format!("mount -t tmpfs -o uid=7,gid=8 t {} && exec \"$@\"", outer.join("inner").display());
+        t.inside(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+        t.push("/linux/namespaces", json!({"type": "user"}));
+        t.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+        t.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]));
+        for name in ["same", "all", "none", "own"] {
+            std::fs::create_dir(t.rootfs(name)).unwrap();
+        }
+        let own = json!([{"containerID": 7, "hostID": 100_017, "size": 1}]);
+        let groups = json!([{"containerID": 8, "hostID": 200_018, "size": 1}]);
+        let mount = |to: &str, options: &[&str]| json!({"destination": to, "type": "bind", "source": outer, "options": options});
+        t.push("/mounts", mount("/same", &["bind", "idmap"]));
+        t.push("/mounts", mount("/all", &["rbind", "ridmap"]));
+        t.push("/mounts", mount("/none", &["rbind"]));
+        let mut other = mount("/own", &["bind", "idmap"]);
+        other["uidMappings"] = own;
+        other["gidMappings"] = groups;
+        t.push("/mounts", other);
+        let seen = t.shell("stat -c '%n %u:%g' /same /all /all/inner /none /own");
+        assert_eq!(seen, "/same 7:8\n/all 7:8\n/all/inner 7:8\n/none 65534:65534\n/own 17:18\n");
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["uidMappings"] = json!([]);
+        let (_, text) = t.fails(&["run", "x"]);
+        assert!(text.contains("mounts[8].uidMappings"), "{text}");
+    });
+}

@@ -162,3 +162,69 @@ fn a_user_namespace_in_a_joined_network() {
         assert_eq!(seen, format!("0\n1\n{}\nsys\n", network.display()));
     });
 }
+
+#[test]
+fn an_ordinary_user_has_containers_too() {
+    only_ours(|t| {
+        t.belong_to(4711);
+        t.push("/linux/namespaces", json!({"type": "user"}));
+        t.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 4711, "size": 1}]));
+        t.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 4711, "size": 1}]));
+        // Nobody else is mapped, so there is no group 5 for terminals.
+        t.config["mounts"][2]["options"].as_array_mut().unwrap().pop();
+        let seen =
+            t.shell("id -u; echo x >/dev/null; touch /tmp/x && stat -c %u:%g /tmp/x; test -d /sys/class && echo sys");
+        assert_eq!(seen, "0\n0:0\nsys\n");
+        assert_eq!(std::fs::metadata(t.rootfs("/tmp/x")).unwrap().uid(), 4711);
+        t.sleeping("u");
+        assert_eq!(
+            t.ok(&["exec", "u", "sh", "-c", "id -u; hostname; test $$ -gt 1 && echo inside"]),
+            "0\nconformance\ninside\n"
+        );
+        let pid = t.pid("u");
+        t.ok(&["kill", "u", "KILL"]);
+        t.gone(pid);
+        t.ok(&["delete", "u"]);
+    });
+}
+
+#[test]
+fn a_container_divides_the_cgroup_that_it_can_write_to() {
+    only_ours(|t| {
+        t.on_v2();
+        map_ids(t);
+        t.push("/linux/namespaces", json!({"type": "cgroup"}));
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": []});
+        t.push("/mounts", mount);
+        let script = "cd /sys/fs/cgroup && mkdir below && echo 0 > below/cgroup.procs && grep -o '/below$' /proc/self/cgroup; \
+            stat -c %u cgroup.procs cgroup.max.depth";
+        assert_eq!(t.shell(script), "/below\n0\n65534\n");
+    });
+}
+
+#[test]
+fn everything_of_a_container_with_a_user_namespace_can_be_joined() {
+    everywhere(|t| {
+        map_ids(t);
+        t.sleeping("first");
+        let pid = t.pid("first");
+        let path = |name: &str| format!("/proc/{pid}/ns/{name}");
+        t.set(
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "user", "path": path("user")}, {"type": "network", "path": path("net")},
+                   {"type": "pid", "path": path("pid")}, {"type": "uts", "path": path("uts")},
+                   {"type": "ipc", "path": path("ipc")}]),
+        );
+        // Debian's runc wants the mappings of a namespace that has them already.
+        if t.is_ours() {
+            let linux = t.config["linux"].as_object_mut().unwrap();
+            linux.retain(|field, _| !field.ends_with("Mappings"));
+        }
+        t.config.as_object_mut().unwrap().remove("hostname");
+        let seen =
+            t.shell("id -u; hostname; for n in user net pid uts ipc; do readlink /proc/self/ns/$n; done; test $$ != 1");
+        let links = ["user", "net", "pid", "uts", "ipc"].map(|name| std::fs::read_link(path(name)).unwrap());
+        let links: Vec<_> = links.iter().map(|link| link.to_str().unwrap()).collect();
+        assert_eq!(seen, format!("0\nconformance\n{}\n", links.join("\n")));
+    });
+}

@@ -24,8 +24,7 @@ pub(crate) fn only_ours(test: impl Fn(&mut Bench)) {
 pub(crate) fn everywhere_and_v2(test: impl Fn(&mut Bench)) {
     everywhere(&test);
     let mut bench = Bench::new(ours());
-    let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
-    bench.inside(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    bench.on_v2();
     test(&mut bench);
 }
 
@@ -50,6 +49,8 @@ pub(crate) struct Bench {
     runtime: PathBuf,
     /// A command that executes the runtime.
     wrapper: Vec<String>,
+    /// A container has a cgroup of the bench's.
+    cgroup: bool,
     pub(crate) config: Value,
 }
 
@@ -75,7 +76,7 @@ impl Bench {
         }
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
         std::fs::write(dir.path().join("rootfs/etc/passwd"), passwd).unwrap();
-        Self { dir, runtime, wrapper: Vec::new(), config: config() }
+        Self { dir, runtime, wrapper: Vec::new(), cgroup: true, config: config() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -104,6 +105,22 @@ impl Bench {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
     }
 
+    /// From now on the machine has cgroup v2 alone.
+    pub(crate) fn on_v2(&mut self) {
+        let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+        self.inside(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    }
+
+    /// From now on everything belongs to this user, who runs the runtime, too. Such a user has no cgroups to give.
+    pub(crate) fn belong_to(&mut self, uid: u32) {
+        self.copy_runtime();
+        let owned = Command::new("chown").arg("-R").arg(format!("{uid}:{uid}")).arg(self.dir.path()).status();
+        assert!(owned.unwrap().success());
+        let id = uid.to_string();
+        self.inside(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
+        self.cgroup = false;
+    }
+
     pub(crate) fn is_ours(&self) -> bool {
         self.runtime == ours()
     }
@@ -127,7 +144,7 @@ impl Bench {
     /// A command line of the runtime, with stdin closed.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut config = self.config.clone();
-        if let ["create" | "run", .., id] = args {
+        if let (true, ["create" | "run", .., id]) = (self.cgroup, args) {
             config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup()));
         }
         let text = serde_json::to_vec(&config).unwrap();
