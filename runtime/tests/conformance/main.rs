@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "test code: clippy counts helpers as product code")]
 
 mod attacks;
+mod command_line;
 mod concurrency;
 mod life;
+mod messages;
 mod mounts;
 mod namespaces;
 mod process;
