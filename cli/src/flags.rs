@@ -179,6 +179,9 @@ pub(crate) struct CreateFlags {
     /// Label the container
     #[arg(short = 'l', long, value_name = "KEY[=VALUE]")]
     pub label: Vec<String>,
+    /// Read labels from a file, one per line
+    #[arg(long, value_name = "FILE")]
+    pub label_file: Vec<String>,
     /// Annotate the container for the runtime
     #[arg(long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
@@ -191,6 +194,17 @@ pub(crate) struct CreateFlags {
     /// How readily the kernel kills it for want of memory: -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i64>,
+    /// Let it wait instead of killing it when its memory is used up (cgroup v1)
+    #[arg(long)]
+    pub oom_kill_disable: bool,
+    /// How readily its memory is swapped out: 0 to 100, -1 as the host (cgroup v1)
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub memory_swappiness: Option<i64>,
+    /// Don't run the image's health check: there are none yet
+    #[arg(long)]
+    pub no_healthcheck: bool,
+    #[command(flatten)]
+    pub unsupported: UnsupportedFlags,
     /// Write the container's id to a new file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<String>,
@@ -203,6 +217,51 @@ pub(crate) struct CreateFlags {
     /// Don't check TLS certificates, and allow plain http, when pulling
     #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     pub tls_verify: bool,
+}
+
+/// Flags of docker's that dhow knows in order to say why it cannot do them.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct UnsupportedFlags {
+    #[arg(long, hide = true)]
+    pub health_cmd: Option<String>,
+    #[arg(long, hide = true)]
+    pub health_interval: Option<String>,
+    #[arg(long, hide = true)]
+    pub health_retries: Option<String>,
+    #[arg(long, hide = true)]
+    pub health_start_period: Option<String>,
+    #[arg(long, hide = true)]
+    pub health_timeout: Option<String>,
+    #[arg(long, hide = true)]
+    pub gpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub link: Vec<String>,
+    #[arg(long, hide = true)]
+    pub storage_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub runtime: Option<String>,
+}
+
+impl UnsupportedFlags {
+    /// The first one that was given, and what to do instead.
+    pub(crate) fn given(&self) -> Option<(&'static str, &'static str)> {
+        const HEALTH: &str = "health checks are still to come; run the check by `dhow exec`";
+        let health = [
+            ("--health-cmd", &self.health_cmd),
+            ("--health-interval", &self.health_interval),
+            ("--health-retries", &self.health_retries),
+            ("--health-start-period", &self.health_start_period),
+            ("--health-timeout", &self.health_timeout),
+        ];
+        let health = health.into_iter().find(|(_, value)| value.is_some()).map(|(flag, _)| (flag, HEALTH));
+        let others = [
+            (self.gpus.is_some(), "--gpus", "name the devices by --device"),
+            (!self.link.is_empty(), "--link", "give both containers a network, or use --add-host"),
+            (!self.storage_opt.is_empty(), "--storage-opt", "the size of a container's files cannot be limited"),
+            (self.runtime.is_some(), "--runtime", "dhow has one runtime, its own"),
+        ];
+        health.or_else(|| others.into_iter().find(|(given, ..)| *given).map(|(_, flag, why)| (flag, why)))
+    }
 }
 
 /// The words after the flags.

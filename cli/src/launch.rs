@@ -1,5 +1,6 @@
 //! Starting a container that was made: its documents for runtime and shim, then Create, attachment, Start.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use dhow_api::documents::{Document, LogConfig, ShimConfig, Stdin};
@@ -87,9 +88,38 @@ impl<'a> Launch<'a> {
             netns: Some(&record.attached.netns).filter(|path| !path.is_empty()).map(PathBuf::from),
             pidns: self.namespace_of(&record.host.pid_mode, "pid")?,
             ipcns: self.namespace_of(&record.host.ipc_mode, "ipc")?,
+            shm: self.shm()?,
             files: Some(files),
             console: terminal::size().filter(|_| self.attachment.is_some()).map(|size| (size.rows, size.columns)),
         })
+    }
+
+    /// The directory behind /dev/shm where containers share it: of the one that is `shareable`, made here, or of the one that is
+    /// joined.
+    fn shm(&self) -> Result<Option<PathBuf>> {
+        let record = &self.container.record;
+        let of = |id: &str| self.ctx.runroot.shim(id).path().join("shm");
+        match record.host.ipc_mode.strip_prefix("container:") {
+            Some(id) => {
+                let other = self.ctx.containers().find(id)?;
+                match other.record.host.ipc_mode.as_str() {
+                    "shareable" => Ok(Some(of(other.id()))),
+                    "host" => Ok(Some("/dev/shm".into())),
+                    _ => {
+                        let why = "its IPC is private; make it with --ipc shareable to let others join";
+                        Err(Error::State { name: other.record.name.clone(), state: other.state().status.name(), why })
+                    }
+                }
+            }
+            None if record.host.ipc_mode == "shareable" => {
+                let path = of(&record.id);
+                files::make_dir(&path)?;
+                let mode = std::fs::Permissions::from_mode(0o1777);
+                std::fs::set_permissions(&path, mode).map_err(Error::file("change the mode of", &path))?;
+                Ok(Some(path))
+            }
+            None => Ok(None),
+        }
     }
 
     /// The namespace of the running container that `mode` (`container:ID`) names.
@@ -226,19 +256,18 @@ pub(crate) fn again(ctx: &Context, container: &mut Container, attachment: Option
     crate::remove::await_shim(ctx, container.id())?;
     crate::remove::runtime_leftovers(ctx, container.id())?;
     let mounts = std::thread::scope(|scope| {
-        let request = crate::make::attach_request(&container.record, container.bundle.path());
+        let (record, bundle) = (&container.record, container.bundle.path());
         let network = scope.spawn(move || {
-            ctx.network().detach(&dhow_api::network::DetachRequest {
-                container_id: request.container_id.clone(),
-                ..Default::default()
-            })?;
-            ctx.network().attach(&request)
+            let container_id = record.id.clone();
+            ctx.network().detach(&dhow_api::network::DetachRequest { container_id, ..Default::default() })?;
+            crate::make::attach(ctx, record, bundle)
         });
         let mounts = crate::snapshot::mounts(ctx, container.id());
         let attached = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        container.record.attached = crate::make::given(&attached?);
-        mounts
+        Ok::<_, Error>((mounts?, crate::make::given(&attached?)))
     })?;
+    let (mounts, attached) = mounts;
+    container.record.attached = attached;
     events::connected(ctx, &container.record);
     // The old end must not be taken for the new one; it comes back when there is no new one.
     let exit = files::read(&container.bundle.exit()).ok();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_api::network;
 use dhow_api::snapshots::Mount;
+use dhow_api::{Error as ApiError, Kind};
 
 use crate::container::record::{Attached, Interface, Port, Record};
 use crate::container::{Claim, Container};
@@ -118,8 +119,8 @@ fn provide(ctx: &Context, record: &mut Record, claim: &Claim, attach: bool, undo
     undo.network = attach;
     let chain = record.chain.clone();
     let (mounts, attached) = std::thread::scope(|scope| {
-        let request = attach.then(|| attach_request(record, claim.bundle.path()));
-        let network = request.map(|request| scope.spawn(move || ctx.network().attach(&request)));
+        let record = &*record;
+        let network = attach.then(|| scope.spawn(move || self::attach(ctx, record, claim.bundle.path())));
         let mounts = snapshot::prepare(ctx, &record.id, chain.as_deref());
         let attached = network.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (mounts, attached)
@@ -129,6 +130,26 @@ fn provide(ctx: &Context, record: &mut Record, claim: &Claim, attach: bool, undo
         record.attached = given(&attached?);
     }
     Ok(mounts)
+}
+
+/// Attaches a container to its networks. Where a port may be one of several, the next one is tried when one is taken.
+pub(crate) fn attach(ctx: &Context, record: &Record, bundle: &Path) -> Result<network::AttachResponse> {
+    let mut request = attach_request(record, bundle);
+    loop {
+        match ctx.network().attach(&request) {
+            Err(error) if error.is(Kind::AlreadyExists) && next_port(&mut request.ports, record, &error) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Goes on to the next of several ports where the error tells that one is taken; false when it was the last.
+fn next_port(ports: &mut [network::Port], record: &Record, error: &ApiError) -> bool {
+    let text = error.to_string();
+    let taken = |port: &network::Port| text.contains(&format!(":{}/{} is already", port.host_port, port.protocol));
+    let last = |index: usize| record.network.ports.get(index).map_or(0, |port| u32::from(port.host_last));
+    let found = ports.iter_mut().enumerate().find(|(index, port)| taken(port) && port.host_port < last(*index));
+    found.map(|(_, port)| port.host_port += 1).is_some()
 }
 
 /// What netplug is asked for.
@@ -183,6 +204,7 @@ pub(crate) fn given(answer: &network::AttachResponse) -> Attached {
                 host_ip: p.host_ip.clone(),
                 host_port: short(p.host_port),
                 container_port: short(p.container_port),
+                host_last: 0,
             })
             .collect(),
     }

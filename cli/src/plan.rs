@@ -69,6 +69,9 @@ pub(crate) fn plan(flags: &CreateFlags, inputs: &Inputs<'_>) -> Result<Record> {
 
 fn refuse_unsupported(flags: &CreateFlags) -> Result<()> {
     let later = |flag: &str| Err(Error::Unsupported { flag: flag.to_owned(), why: "it is still to come" });
+    if let Some((flag, why)) = flags.unsupported.given() {
+        return Err(Error::Unsupported { flag: flag.to_owned(), why });
+    }
     if flags.init {
         return later("--init");
     }
@@ -110,6 +113,12 @@ fn config(flags: &CreateFlags, inputs: &Inputs<'_>) -> Result<(Config, Vec<Strin
         exposed.extend(port::parse(text)?.into_iter().map(|m| (m.container.to_string(), json!({}))));
     }
     let mut labels = image.labels.clone();
+    for file in &flags.label_file {
+        let bytes = crate::files::read(file.as_ref()).map_err(Error::file("read", file))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        labels.extend(lines.map(key_value));
+    }
     labels.extend(flags.label.iter().map(|text| key_value(text)));
     let stop_signal = flags.stop_signal.clone().unwrap_or_else(|| image.stop_signal.clone());
     if !stop_signal.is_empty() {
@@ -266,6 +275,7 @@ fn network(flags: &CreateFlags, inputs: &Inputs<'_>, config: &Config, host: &Hos
                 protocol: mapping.container.protocol.to_string(),
                 host_ip: mapping.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
                 host_port: mapping.host_port.unwrap_or(0),
+                host_last: mapping.host_last.unwrap_or(0),
                 container_port: mapping.container.port,
             });
         }
@@ -334,6 +344,9 @@ fn host_config(flags: &CreateFlags, inputs: &Inputs<'_>) -> Result<HostConfig> {
     if cpus > 0.0 && (flags.cpu_period.is_some() || flags.cpu_quota.is_some()) {
         return Err(Error::Usage("conflicting options: --cpus and --cpu-period or --cpu-quota".into()));
     }
+    if flags.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
+        return Err(Error::Usage("--memory-swappiness is not within 0 and 100 (-1: as the host)".into()));
+    }
     let oom_score_adj = flags.oom_score_adj.unwrap_or(0);
     if !(-1000..=1000).contains(&oom_score_adj) {
         return Err(
@@ -382,6 +395,8 @@ fn host_config(flags: &CreateFlags, inputs: &Inputs<'_>) -> Result<HostConfig> {
         memory_reservation: bytes(&flags.memory_reservation)?,
         memory_swap,
         pids_limit: flags.pids_limit,
+        memory_swappiness: flags.memory_swappiness.filter(|value| *value >= 0),
+        oom_kill_disable: flags.oom_kill_disable.then_some(true),
         ulimits: ulimits(flags)?,
         mounts: flags.mount.iter().map(|t| mount::parse_mount(t, inputs.cwd)).collect::<std::result::Result<_, _>>()?,
         annotations: flags.annotation.iter().map(|text| key_value(text)).collect(),
@@ -452,7 +467,10 @@ fn port_bindings(flags: &CreateFlags) -> Result<BTreeMap<String, Vec<PortBinding
         for mapping in port::parse(text)? {
             map.entry(mapping.container.to_string()).or_default().push(PortBinding {
                 host_ip: mapping.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-                host_port: mapping.host_port.map(|port| port.to_string()).unwrap_or_default(),
+                host_port: match (mapping.host_port, mapping.host_last) {
+                    (Some(first), Some(last)) => format!("{first}-{last}"),
+                    (first, _) => first.map(|port| port.to_string()).unwrap_or_default(),
+                },
             });
         }
     }
@@ -509,6 +527,7 @@ mod tests {
     use dhow_image::Digest;
 
     use super::*;
+    use crate::flags::UnsupportedFlags;
 
     fn image() -> Image {
         let mut config = ImageConfig::default();
@@ -608,6 +627,11 @@ mod tests {
     fn mistakes() {
         let bad = [
             CreateFlags { init: true, ..flags() },
+            CreateFlags { memory_swappiness: Some(101), ..flags() },
+            CreateFlags {
+                unsupported: UnsupportedFlags { health_cmd: Some("true".into()), ..UnsupportedFlags::default() },
+                ..flags()
+            },
             CreateFlags { userns: Some("auto".into()), ..flags() },
             CreateFlags { rm: true, restart: Some("always".into()), ..flags() },
             CreateFlags { volume: vec!["/a:/x".into(), "/b:/x".into()], ..flags() },

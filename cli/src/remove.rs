@@ -201,6 +201,7 @@ pub(crate) fn abandoned(ctx: &Context) -> Result<Vec<String>> {
         runtime_leftovers(ctx, &id)?;
         detach(ctx, &id)?;
         snapshot::remove(ctx, &id)?;
+        volumes::remove_claimed(ctx, &claim.bundle)?;
         files::remove_dir_if_there(claim.bundle.path())?;
         ids.push(id);
     }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use dhow_api::paths::Bundle;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Containers;
@@ -43,6 +44,8 @@ pub(crate) struct Volume {
 
 const RECORD: &str = "volume.json";
 const DATA: &str = "_data";
+/// In a container's directory: the names of the anonymous volumes that it is given.
+const CLAIM: &str = "volumes.json";
 
 /// Makes a volume; says whether it is new. One that exists is left as it is.
 pub(crate) fn create(ctx: &Context, name: &str, labels: BTreeMap<String, String>, anonymous: bool) -> Result<bool> {
@@ -146,6 +149,15 @@ pub(crate) fn users(containers: &Containers, name: &str) -> Result<Vec<String>> 
 /// directories of `--volume`. Returns the names of volumes that were made, for the case that the rest fails.
 pub(crate) fn provide(ctx: &Context, record: &mut Record, layers: &[PathBuf]) -> Result<Vec<String>> {
     let mut made = Vec::new();
+    let mut nameless: Vec<&mut MountPoint> =
+        record.mounts.iter_mut().filter(|m| m.kind == "volume" && m.name.is_empty()).collect();
+    for mount in &mut nameless {
+        mount.name = names::new_id()?;
+    }
+    if !nameless.is_empty() {
+        let names: Vec<&str> = nameless.iter().map(|mount| mount.name.as_str()).collect();
+        files::write_json(&ctx.root.container(&record.id).path().join(CLAIM), "the names of volumes", &names)?;
+    }
     let provided = record.mounts.iter_mut().try_for_each(|mount| match mount.kind.as_str() {
         "bind" => bind_source(mount),
         "volume" => volume(ctx, mount, layers, &mut made),
@@ -158,6 +170,18 @@ pub(crate) fn provide(ctx: &Context, record: &mut Record, layers: &[PathBuf]) ->
             Err(error)
         }
     }
+}
+
+/// Removes the anonymous volumes of a container that a killed command left half made, where it has noted their names before
+/// it made them.
+pub(crate) fn remove_claimed(ctx: &Context, bundle: &Bundle) -> Result<()> {
+    let names: Option<Vec<String>> = files::read_json(&bundle.path().join(CLAIM), "list of volumes")?;
+    for name in names.unwrap_or_default() {
+        if mount::volume_name(&name).is_ok() {
+            files::remove_dir_if_there(&ctx.root.volumes().join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes back volumes that were made for a container that did not come to be.
@@ -186,9 +210,6 @@ fn bind_source(mount: &mut MountPoint) -> Result<()> {
 }
 
 fn volume(ctx: &Context, mount: &mut MountPoint, layers: &[PathBuf], made: &mut Vec<String>) -> Result<()> {
-    if mount.name.is_empty() {
-        mount.name = names::new_id()?;
-    }
     if create(ctx, &mount.name, BTreeMap::new(), mount.anonymous)? {
         made.push(mount.name.clone());
     }
@@ -235,13 +256,23 @@ mod tests {
             anonymous: name.is_empty(),
             ..MountPoint::default()
         };
-        let mut record = Record { mounts: vec![point("named"), point("")], ..Record::default() };
+        let id = "a".repeat(64);
+        let claim = ctx.containers().claim(&id).unwrap();
+        let mut record = Record { id, mounts: vec![point("named"), point("")], ..Record::default() };
         let made = provide(&ctx, &mut record, &[layer]).unwrap();
         assert_eq!(made.len(), 2);
         assert_eq!(fs::read(Path::new(&record.mounts[0].source).join("sub/f")).unwrap(), b"x");
         assert_eq!(list(&ctx).unwrap().len(), 2);
         remove_anonymous(&ctx, &record).unwrap();
         assert_eq!(list(&ctx).unwrap().len(), 1);
+        // Killed before the record was written: the next command knows what was made.
+        record.mounts[1].name.clear();
+        provide(&ctx, &mut record, &[]).unwrap();
+        assert_eq!(list(&ctx).unwrap().len(), 2);
+        drop(claim);
+        let bundle = ctx.root.container(&record.id);
+        remove_claimed(&ctx, &bundle).unwrap();
+        assert_eq!(list(&ctx).unwrap().into_iter().map(|volume| volume.name).collect::<Vec<_>>(), ["named"]);
         remove(&ctx, "named").unwrap();
         assert!(matches!(remove(&ctx, "named"), Err(Error::NoSuchVolume(_))));
         assert!(matches!(remove(&ctx, "../x"), Err(Error::NoSuchVolume(_))));

@@ -193,6 +193,14 @@ pub enum Error {
         /// Why not.
         source: SinkError,
     },
+    /// Unpacking the files of a tar.
+    #[error("unpack the archive into {}", path.display())]
+    Extract {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: SinkError,
+    },
     /// The snapshot side of a layer.
     #[error("{operation} layer {chain}")]
     Sink {
@@ -287,7 +295,9 @@ impl Error {
             Self::Denied { .. } => ErrorKind::Denied,
             Self::Untrusted { .. } | Self::Certificate { .. } => ErrorKind::Untrusted,
             Self::Unreachable { .. } => ErrorKind::Unavailable,
-            Self::File { .. } | Self::Unpack { .. } | Self::Sink { .. } | Self::Pack { .. } => ErrorKind::Io,
+            Self::File { .. } | Self::Unpack { .. } | Self::Extract { .. } | Self::Sink { .. } | Self::Pack { .. } => {
+                ErrorKind::Io
+            }
         }
     }
 

@@ -225,3 +225,21 @@ fn a_pull_is_killed_at_any_moment() {
         assert_eq!(big, Vec::<String>::new(), "nothing half-made is left");
     });
 }
+
+#[test]
+fn a_killed_run_leaves_no_anonymous_volume() {
+    isolated(|sandbox| {
+        let (_registry, dhow, image) = ready(sandbox);
+        let volumes = || dhow.root().join("volumes").read_dir().map_or(0, Iterator::count);
+        for _round in 0..5 {
+            let run = dhow.dhow(["run", "-d", "--name", "cut", "-v", "/data", &image, "sleep", "1000"]).spawn();
+            // Either the volume is there and the container is not, or it is too late to cut.
+            dhow_tests::eventually("a volume", 20, || (volumes() > 0).then_some(()));
+            kill(Pid::from_raw(run.pid()), Signal::SIGKILL).ok();
+            drop(run);
+            dhow.run("rm -f -v cut");
+            dhow.ok("container prune -f");
+            assert_eq!((volumes(), dhow.ok("ps -aq").as_str()), (0, ""));
+        }
+    });
+}

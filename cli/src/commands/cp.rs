@@ -11,18 +11,20 @@ use dhow_sys::openat2::Root;
 use nix::fcntl::OFlag;
 
 use crate::app::Run;
+use crate::archive;
 use crate::container::Container;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::parse::mount::normalise;
 use crate::rootfs::copy::{self, Keep};
+use crate::rootfs::pack;
 use crate::rootfs::view::{Node, View};
 use crate::snapshot;
 
 /// Copy files between a container and the host
 ///
 /// One side is CONTAINER:PATH. A directory is copied with all that is in it; SOURCE/. means what is in it. The container
-/// may run or not.
+/// may run or not. - is a tar on standard input or output.
 #[derive(Debug, Args)]
 pub(crate) struct Command {
     /// Keep owners
@@ -44,10 +46,13 @@ pub(crate) struct Command {
 
 impl Run for Command {
     fn run(self, ctx: &Context) -> Result<u8> {
-        if self.source == "-" || self.target == "-" {
-            return Err(Error::Unsupported { flag: "cp with -".into(), why: "tar streams are still to come" });
-        }
         match (split(&self.source), split(&self.target)) {
+            (Some((name, path)), None) if self.target == "-" => {
+                self.stream_out(ctx, &ctx.containers().find(name)?, path)?;
+            }
+            (None, Some((name, path))) if self.source == "-" => {
+                stream_in(ctx, &ctx.containers().find(name)?, path)?;
+            }
             (Some((name, path)), None) => self.copy_out(ctx, &ctx.containers().find(name)?, path)?,
             (None, Some((name, path))) => self.copy_in(ctx, &ctx.containers().find(name)?, path)?,
             (Some(_), Some(_)) => return Err(Error::Usage("copying between containers is not supported".into())),
@@ -83,6 +88,19 @@ impl Command {
         copy::entry(&entry, into.as_fd(), name, keep).map_err(fail)
     }
 
+    /// Writes a tar of `path` to standard output.
+    fn stream_out(&self, ctx: &Context, container: &Container, path: &str) -> Result<()> {
+        let fail = |source| Error::InContainer { action: "read", path: path.to_owned(), source };
+        let view = View::of(root(ctx, container)?);
+        let entry = view.lookup(Path::new(path), self.follow_link || path.ends_with("/.")).map_err(fail)?;
+        let name = normalise(path);
+        let name = Path::new(&name).file_name().map_or(Path::new("."), Path::new);
+        archive::write(None, |out| {
+            let mut tar = tar::Builder::new(out);
+            pack::entry(&entry, name, &mut tar).and_then(|()| tar.finish()).map_err(fail)
+        })
+    }
+
     fn copy_in(&self, ctx: &Context, container: &Container, path: &str) -> Result<()> {
         let source = std::path::absolute(&self.source).map_err(Error::file("resolve", &self.source))?;
         let view = View::open(&[PathBuf::from("/")]).map_err(Error::file("open", "/"))?;
@@ -109,6 +127,40 @@ impl Command {
             }
         };
         copy::entry(&entry, into.as_fd(), name, keep).map_err(fail)
+    }
+}
+
+/// Unpacks a tar from standard input into the directory `path`. It is unpacked beside the container first, where no link of
+/// the container's can lead it astray.
+fn stream_in(ctx: &Context, container: &Container, path: &str) -> Result<()> {
+    let fail = |source| Error::InContainer { action: "copy to", path: path.to_owned(), source };
+    let reader = archive::read(None)?;
+    let root = Root::new(root(ctx, container)?);
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let into = root.open(Path::new(&normalise(path)), flags).map_err(|errno| fail(errno.into()))?;
+    let scratch = Scratch::new(container)?;
+    dhow_image::archive::unpack_files(reader, &scratch.0)?;
+    let view = View::open(std::slice::from_ref(&scratch.0)).map_err(Error::file("open", &scratch.0))?;
+    let Node::Directory(top) = view.lookup(Path::new("/"), true).map_err(fail)?.node else { return Ok(()) };
+    copy::contents(&top, into.as_fd(), Keep::All).map_err(fail)
+}
+
+/// A directory of the container's that is removed on drop, and at the latest with the container.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(container: &Container) -> Result<Self> {
+        let path = container.bundle.path().join(format!("cp-{}", crate::names::new_id()?));
+        crate::files::make_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = crate::files::remove_dir_if_there(&self.0) {
+            log::warn!("{}", dhow_api::error::chain(&error));
+        }
     }
 }
 

@@ -271,7 +271,13 @@ mod tests {
         let mut record = Record::default();
         record.config.exposed_ports =
             [("80/tcp".to_owned(), serde_json::json!({})), ("90/udp".to_owned(), serde_json::json!({}))].into();
-        let port = Port { protocol: "tcp".into(), host_ip: String::new(), host_port: 8080, container_port: 80 };
+        let port = Port {
+            protocol: "tcp".into(),
+            host_ip: String::new(),
+            host_port: 8080,
+            container_port: 80,
+            ..Port::default()
+        };
         let up = State { status: Status::Running, pid: 1, start_time: 1, started: None, exit: None };
         assert_eq!(shown_ports(&[port], &record, &up), "0.0.0.0:8080->80/tcp, 90/udp");
         let down = State { status: Status::Exited, ..up };

@@ -179,6 +179,12 @@ pub(crate) struct HostConfig {
     pub memory_reservation: i64,
     /// `--memory-swap` in bytes; -1 is unlimited.
     pub memory_swap: i64,
+    /// `--memory-swappiness`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<i64>,
+    /// `--oom-kill-disable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kill_disable: Option<bool>,
     /// `--pids-limit`.
     pub pids_limit: Option<i64>,
     /// `--ulimit`.
@@ -321,8 +327,15 @@ pub(crate) struct Port {
     pub host_ip: String,
     /// 0: any.
     pub host_port: u16,
+    /// The last of several, of which the first free one is taken; 0: there is no choice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub host_last: u16,
     /// In the container.
     pub container_port: u16,
+}
+
+fn is_zero(port: &u16) -> bool {
+    *port == 0
 }
 
 /// What netplug gave.

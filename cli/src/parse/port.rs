@@ -62,6 +62,8 @@ pub(crate) struct Mapping {
     pub host_ip: Option<IpAddr>,
     /// The port on the host; none: a free one is picked.
     pub host_port: Option<u16>,
+    /// The last of several ports on the host of which a free one is picked.
+    pub host_last: Option<u16>,
     /// The port in the container.
     pub container: ContainerPort,
 }
@@ -86,11 +88,20 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Mapping>, Invalid> {
     let (first, last) = range(container).ok_or_else(|| refuse("the container port is not a port or range of ports"))?;
     if host.is_empty() {
         return Ok((first..=last)
-            .map(|port| Mapping { host_ip, host_port: None, container: ContainerPort { port, protocol } })
+            .map(|port| Mapping {
+                host_ip,
+                host_port: None,
+                host_last: None,
+                container: ContainerPort { port, protocol },
+            })
             .collect());
     }
     let (host_first, host_last) =
         host_range(host).ok_or_else(|| refuse("the host port is not a port or range of ports"))?;
+    if first == last && host_last > host_first && host_first > 0 {
+        let container = ContainerPort { port: first, protocol };
+        return Ok(vec![Mapping { host_ip, host_port: Some(host_first), host_last: Some(host_last), container }]);
+    }
     if host_last - host_first != last - first {
         return Err(refuse("the ranges of host and container ports differ in length"));
     }
@@ -101,6 +112,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Mapping>, Invalid> {
             Mapping {
                 host_ip,
                 host_port: (host_port != 0).then_some(host_port),
+                host_last: None,
                 container: ContainerPort { port, protocol },
             }
         })
@@ -156,7 +168,8 @@ mod tests {
             .map(|m| {
                 let ip = m.host_ip.map_or("*".to_owned(), |ip| ip.to_string());
                 let port = m.host_port.map_or("?".to_owned(), |port| port.to_string());
-                format!("{ip} {port} {}", m.container)
+                let last = m.host_last.map_or(String::new(), |port| format!("-{port}"));
+                format!("{ip} {port}{last} {}", m.container)
             })
             .collect::<Vec<_>>()
             .join(", ")
@@ -177,6 +190,7 @@ mod tests {
             ("::1:8080:80", "::1 8080 80/tcp"),
             ("8000-8001:80-81", "* 8000 80/tcp, * 8001 81/tcp"),
             ("80-81", "* ? 80/tcp, * ? 81/tcp"),
+            ("8000-8010:80/udp", "* 8000-8010 80/udp"),
         ] {
             assert_eq!(shown(text), want, "{text}");
         }
@@ -189,6 +203,7 @@ mod tests {
             "1:2:3:4x",
             "65536",
             "8000-8002:80-81",
+            "0-10:80",
             "80/icmp",
             "x:80:80",
             "81-80",

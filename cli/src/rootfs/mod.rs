@@ -2,5 +2,6 @@
 //! that its files name.
 
 pub(crate) mod copy;
+pub(crate) mod pack;
 pub(crate) mod users;
 pub(crate) mod view;

@@ -32,6 +32,8 @@ pub(crate) struct Environment {
     pub pidns: Option<PathBuf>,
     /// As `pidns`, for `--ipc container:`.
     pub ipcns: Option<PathBuf>,
+    /// The directory of a /dev/shm that containers share.
+    pub shm: Option<PathBuf>,
     /// Where hostname, hosts and resolv.conf lie: this container's directory or another's.
     pub files: Option<PathBuf>,
     /// Rows and columns of the user's terminal.

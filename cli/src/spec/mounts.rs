@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 3] =
 
 pub(super) fn build(record: &Record, environment: &Environment) -> Mounts {
     let taken: BTreeSet<&str> = record.mounts.iter().map(|m| m.destination.as_str()).collect();
-    let mut list = default_mounts(record, &taken);
+    let mut list = default_mounts(record, environment, &taken);
     if let Some(files) = &environment.files {
         for (name, target) in FILES {
             let source = files.join(name);
@@ -48,7 +48,7 @@ pub(super) fn build(record: &Record, environment: &Environment) -> Mounts {
     Mounts { list, propagation }
 }
 
-fn default_mounts(record: &Record, taken: &BTreeSet<&str>) -> Vec<Value> {
+fn default_mounts(record: &Record, environment: &Environment, taken: &BTreeSet<&str>) -> Vec<Value> {
     let host = &record.host;
     let shm = u64::try_from(host.shm_size).unwrap_or(0);
     let mut list = Vec::new();
@@ -60,6 +60,14 @@ fn default_mounts(record: &Record, taken: &BTreeSet<&str>) -> Vec<Value> {
         }
         match target.as_str() {
             "/dev/shm" if host.ipc_mode == "none" => continue,
+            // What the host lacks cannot be shared with it.
+            "/dev/mqueue" if host.ipc_mode == "host" && !Path::new("/dev/mqueue").exists() => continue,
+            "/dev/shm" if environment.shm.is_some() => {
+                mount = json!({
+                    "destination": target, "type": "bind", "source": environment.shm,
+                    "options": ["bind", "rprivate", "nosuid", "noexec", "nodev"],
+                });
+            }
             "/dev/shm" | "/dev/mqueue" if host.ipc_mode == "host" => {
                 mount = json!({
                     "destination": target, "type": "bind", "source": target, "options": ["rbind", "nosuid", "noexec", "nodev"],

@@ -19,6 +19,12 @@ pub(super) fn build(host: &HostConfig, devices: Vec<Value>) -> Value {
     if host.memory_reservation > 0 {
         memory.insert("reservation".into(), host.memory_reservation.into());
     }
+    if let Some(swappiness) = host.memory_swappiness {
+        memory.insert("swappiness".into(), swappiness.into());
+    }
+    if let Some(disable) = host.oom_kill_disable {
+        memory.insert("disableOOMKiller".into(), disable.into());
+    }
     let mut cpu = Map::new();
     if host.nano_cpus > 0 {
         cpu.insert("period".into(), PERIOD.into());

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use dhow_layer::decompress::Decoder;
-use dhow_layer::{DiffOptions, diff};
+use dhow_layer::{DiffOptions, ExtractOptions, diff, extract};
 use serde::{Deserialize, Serialize};
 
 pub use load::load;
@@ -105,6 +105,28 @@ pub fn export(root: &Path, writer: impl Write) -> Result<u64, Error> {
     let packed = diff(dir.as_fd(), &[], writer, &DiffOptions::default());
     let packed = packed.map_err(|source| Error::Pack { path: root.to_owned(), source: Box::new(source) })?;
     Ok(packed.bytes)
+}
+
+/// Makes the files of a tar (compressed or not) in `dir`, an empty directory that nobody else can reach.
+///
+/// # Errors
+/// [`Error::Document`] if it is no tar, or one with a hard link to a file that is not in it; [`Error::Extract`].
+pub fn unpack_files(reader: impl Read, dir: &Path) -> Result<(), Error> {
+    let read_error = |source| Error::File { operation: "read", path: "the archive".into(), source };
+    let refuse = |reason: String| Error::Document { what: "the archive".into(), reason };
+    let mut tar = Decoder::new(reader).map_err(read_error)?;
+    let mut start = Vec::new();
+    tar.by_ref().take(BLOCK as u64).read_to_end(&mut start).map_err(read_error)?;
+    if !is_tar(&start) {
+        return Err(refuse("it is no tar".to_owned()));
+    }
+    let target = File::open(dir).map_err(Error::file("open", dir))?;
+    let extracted = extract(start.as_slice().chain(tar), target.as_fd(), &ExtractOptions::default());
+    let extracted = extracted.map_err(|source| Error::Extract { path: dir.to_owned(), source: Box::new(source) })?;
+    match extracted.settle.links.first() {
+        Some(link) => Err(refuse(format!("{} is a hard link to a file that is not in it", link.name))),
+        None => Ok(()),
+    }
 }
 
 /// Whether `block` is a tar's first: a header with the right checksum, or the end of an empty tar.
