@@ -427,7 +427,7 @@ pub(crate) fn agent<'a>(
 ) -> Result<Option<Agent<'a>>> {
     let Some(listener) = filter.listener() else { return Ok(None) };
     let socket = std::os::unix::net::UnixStream::connect(&listener.path)
-        .map_err(Error::file("connect to linux.seccomp.listenerPath", &listener.path))?;
+        .map_err(Error::file("linux.seccomp.listenerPath: failed to connect with seccomp agent", &listener.path))?;
     let metadata = listener.metadata.clone();
     Ok(Some(Agent { socket: socket.into(), document, running, metadata }))
 }

@@ -108,7 +108,7 @@ pub enum Error {
         step: &'static str,
     },
     /// A hook failed.
-    #[error("error running {kind} hook #{index} ({path}): {problem}")]
+    #[error("error running {kind} hook #{index}: error running hook {path}: {problem}")]
     Hook {
         /// `createRuntime`, …
         kind: &'static str,

@@ -73,14 +73,15 @@ pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &str) -> Result<()>
 fn one(hook: &Hook, state: &str) -> std::result::Result<(), String> {
     let text = |e: std::io::Error| e.to_string();
     // What it writes goes to memory and not through a pipe, which it could fill while we write its stdin.
-    let output = memfd_create("hook", MFdFlags::MFD_CLOEXEC).map_err(|e| e.to_string())?;
-    let mut output = std::fs::File::from(output);
+    // A startContainer hook is run under the container's filter, which may forbid it.
+    let output = memfd_create("hook", MFdFlags::MFD_CLOEXEC).ok().map(std::fs::File::from);
+    let stderr = output.as_ref().map(|file| file.try_clone().map(Stdio::from)).transpose().map_err(text)?;
     let mut command = Command::new(&hook.path);
     command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
     if let Some((zero, rest)) = hook.args.split_first() {
         command.arg0(zero).args(rest);
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(output.try_clone().map_err(text)?);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr.unwrap_or_else(Stdio::null));
     let mut child = command.spawn().map_err(text)?;
     let pid = i32::try_from(child.id()).unwrap_or_default();
     let pidfd = pidfd::open(pid).map_err(|e| e.to_string())?;
@@ -98,14 +99,33 @@ fn one(hook: &Hook, state: &str) -> std::result::Result<(), String> {
         _ if !in_time => format!("it did not end within {} s", hook.timeout.unwrap_or_default()),
         Some(Exit::Code(0)) => return Ok(()),
         Some(Exit::Code(code)) => format!("exit status {code}"),
-        Some(Exit::Signal(signal)) => format!("killed by signal {signal}"),
+        Some(Exit::Signal(signal)) => format!("signal: {}", signal_text(signal)),
         None => "it can't be waited for".to_owned(),
     };
     let mut said = Vec::new();
-    output.rewind().and_then(|()| output.take(1024).read_to_end(&mut said)).map_err(text)?;
+    if let Some(mut output) = output {
+        output.rewind().and_then(|()| output.take(1024).read_to_end(&mut said)).map_err(text)?;
+    }
     let said = String::from_utf8_lossy(&said);
     Err(if said.trim().is_empty() { problem } else { format!("{problem}: {}", said.trim()) })
 }
+
+/// The words that runc's callers know.
+fn signal_text(signal: i32) -> String {
+    let known = SIGNALS.iter().find(|(number, _)| *number == signal);
+    known.map_or_else(|| signal.to_string(), |(_, text)| (*text).to_owned())
+}
+
+const SIGNALS: [(i32, &str); 8] = [
+    (libc::SIGINT, "interrupt"),
+    (libc::SIGABRT, "aborted"),
+    (libc::SIGKILL, "killed"),
+    (libc::SIGSEGV, "segmentation fault"),
+    (libc::SIGPIPE, "broken pipe"),
+    (libc::SIGALRM, "alarm clock"),
+    (libc::SIGTERM, "terminated"),
+    (libc::SIGSYS, "bad system call"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +142,12 @@ mod tests {
             run("prestart", &[shell("read x; test \"$x\" = state && test \"$A\" = 'b c'", None)], "state\n").is_ok()
         );
         let error = run("poststop", &[shell("exit 0", None), shell("echo oh no >&2; exit 3", None)], "").unwrap_err();
-        assert_eq!(error.to_string(), "error running poststop hook #1 (/bin/sh): exit status 3: oh no");
+        assert_eq!(
+            error.to_string(),
+            "error running poststop hook #1: error running hook /bin/sh: exit status 3: oh no"
+        );
+        let error = run("poststop", &[shell("kill -TERM $$", None)], "").unwrap_err();
+        assert!(error.to_string().ends_with("signal: terminated"), "{error}");
         let error = run("poststop", &[shell("exec tail -f /dev/null", Some(1))], "").unwrap_err();
         assert!(error.to_string().ends_with("it did not end within 1 s"), "{error}");
     }

@@ -139,7 +139,10 @@ impl CgroupPlan {
         let target = path.within(hierarchy);
         let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
         // A cpuset that has no processors can't have processes.
-        let inherit = |parent: &Dir, child: &Dir| if has("cpuset") { inherit_cpuset(parent, child) } else { Ok(()) };
+        let inherit = |parent: &Dir, child: &Dir| match has("cpuset") {
+            true => inherit_cpuset(&hierarchy.mount, parent, child),
+            false => Ok(()),
+        };
         let Some((parent, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, inherit, |_| ()))? else {
             return Ok(());
         };
@@ -244,13 +247,37 @@ fn refuse_populated(dir: &Dir) -> Result<()> {
     if processes == 0 { Ok(()) } else { Err(CgroupError::NotEmpty { path: dir.path().to_owned(), processes }) }
 }
 
-/// Gives a new cpuset the processors and memory nodes of the one it lies in.
-fn inherit_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
+/// Gives a cpuset that has none the processors and memory nodes of the one it lies in, and that of those above it.
+fn inherit_cpuset(mount: &Path, parent: &Dir, child: &Dir) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = parent.read_file(file)?;
-        child.write_file(file, value.trim())?;
+        let mut value = parent.read_file(file)?;
+        if value.trim().is_empty() {
+            // Made by somebody who did not care for this controller.
+            value = fill_cpusets(mount, parent.path(), file)?;
+        }
+        if child.read_file(file)?.trim().is_empty() {
+            child.write_file(file, value.trim())?;
+        }
     }
     Ok(())
+}
+
+/// Gives every cpuset on the way down to `path` that has none what the one above it has; what the last one then has.
+fn fill_cpusets(mount: &Path, path: &Path, file: &str) -> Result<String> {
+    let error = |path: &Path, source| CgroupError::File { verb: "open", path: path.to_owned(), source };
+    let mut dir = Dir::open(mount).map_err(|source| error(mount, source))?;
+    let mut value = dir.read_file(file)?;
+    for name in path.strip_prefix(mount).unwrap_or(Path::new("")) {
+        let child = dir.child(Path::new(name)).map_err(|source| error(&dir.path().join(name), source))?;
+        let own = child.read_file(file)?;
+        if own.trim().is_empty() {
+            child.write_file(file, value.trim())?;
+        } else {
+            value = own;
+        }
+        dir = child;
+    }
+    Ok(value)
 }
 
 /// Lets the cgroups below `parent` have every controller that there is.

@@ -313,6 +313,28 @@ fn limits_of_v1_are_in_force() {
     drop(process);
 }
 
+#[test]
+fn a_cpuset_without_processors_above_is_filled() {
+    if is_unified() {
+        return;
+    }
+    let path = unique("cpuset/below");
+    // The cgroup that the container's lies in, made by somebody who did not care.
+    let above =
+        Path::new(layout::MOUNT).join("cpuset").join(Path::new(&path).parent().unwrap().strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&above).unwrap();
+    let read = |path: &Path| std::fs::read_to_string(path.join("cpuset.cpus")).unwrap();
+    assert_eq!(read(&above).trim(), "");
+    let cgroup = Guarded(plan(&path).create(None).unwrap());
+    let all = read(&Path::new(layout::MOUNT).join("cpuset"));
+    assert_eq!((read(&above), file(&cgroup, "cpuset", "cpuset.cpus")), (all.clone(), all.trim().to_owned()));
+    let paths: Vec<_> = cgroup.paths().values().cloned().collect();
+    drop(cgroup);
+    for path in paths {
+        std::fs::remove_dir(path.ancestors().nth(2).unwrap()).ok();
+    }
+}
+
 /// A process that has used some processor time and memory in the cgroup.
 fn busy(cgroup: &Cgroup) -> Process {
     let work = "read -r _; n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done; echo done; read -r _";

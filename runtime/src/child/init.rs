@@ -38,7 +38,7 @@ pub(crate) struct Init<'a> {
 }
 
 /// The order of things. Each function says why it is where it is.
-fn steps<'a>() -> [Step<Init<'a>>; 21] {
+fn steps<'a>() -> [Step<Init<'a>>; 20] {
     [
         |token, job| isolate(token, &mut job.descriptors()),
         |_, job| namespaces(job),
@@ -59,8 +59,10 @@ fn steps<'a>() -> [Step<Init<'a>>; 21] {
         |_, job| program::look(&mut job.common),
         |_, job| job.cgroup_namespace(),
         |_, job| start::wait(job),
-        |_, job| last_hooks(job),
-        |token, job| program::run(token, &mut job.common),
+        |token, job| {
+            let Init { common, plan, state, .. } = job;
+            program::run(token, common, |common| last_hooks(common, plan, state))
+        },
     ]
 }
 
@@ -170,11 +172,12 @@ fn names(job: &Init<'_>) -> Result<()> {
     }
 }
 
-/// After the start, right before the program, with the runtime's privileges and inside the container.
-fn last_hooks(job: &mut Init<'_>) -> Result<()> {
-    if job.plan.hooks.start_container.is_empty() {
+/// After the start, right before the program: as the container's user and under its filter, so that nothing which the
+/// image brings along runs with the privileges of the runtime.
+fn last_hooks(common: &mut Common<'_>, plan: &Plan, state: &StateDocument) -> Result<()> {
+    if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
-    let state = job.state("created")?;
-    hooks::run("startContainer", &job.plan.hooks.start_container, &state).map_err(|e| Failure::new(e.chain()))
+    let state = state.render("created", common.attached()?);
+    hooks::run("startContainer", &plan.hooks.start_container, &state).map_err(|e| Failure::new(e.chain()))
 }

@@ -44,7 +44,7 @@ fn steps<'a>() -> [Step<Join<'a>>; 11] {
         |_, job| limits::apply(job.common.process),
         |_, job| program::look(&mut job.common),
         |_, job| job.common.attached().map(drop),
-        |token, job| program::run(token, &mut job.common),
+        |token, job| program::run(token, &mut job.common, |_| Ok(())),
     ]
 }
 

@@ -27,8 +27,12 @@ pub(super) fn look(common: &mut Common<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Does everything that is left, and executes. Returns only on failure.
-pub(super) fn run(token: &InChild, common: &mut Common<'_>) -> Result<()> {
+/// Does everything that is left, with `hooks` as the last thing, and executes. Returns only on failure.
+pub(super) fn run(
+    token: &InChild,
+    common: &mut Common<'_>,
+    hooks: impl FnOnce(&mut Common<'_>) -> Result<()>,
+) -> Result<()> {
     let process = common.process;
     // Anew: time has passed since it was looked for, a hook may have brought it.
     let path = as_user(process, || find(process))?;
@@ -47,6 +51,7 @@ pub(super) fn run(token: &InChild, common: &mut Common<'_>) -> Result<()> {
         // As late as can be: the fewer system calls of ours the profile has to allow the better.
         filter(common)?;
     }
+    hooks(common)?;
     let Err(errno) = nix::unistd::execve(&path, &process.args, &env);
     Err(not_executed(path.to_bytes(), errno))
 }

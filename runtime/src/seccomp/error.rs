@@ -44,9 +44,7 @@ pub enum SeccompError {
     #[error("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY can't be the default action")]
     NotifyDefault,
     /// The call is needed to hand the listener over.
-    #[error(
-        "linux.seccomp.syscalls[{rule}]: SCMP_ACT_NOTIFY can't be used for {name}, by which the listener is handed over"
-    )]
+    #[error("linux.seccomp.syscalls[{rule}]: SCMP_ACT_NOTIFY cannot be used for the {name} syscall")]
     NotifyHandover {
         /// Which rule, from 0.
         rule: usize,

@@ -1,5 +1,7 @@
 //! The life of a container as its callers see it: codes, texts, states, hooks.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use crate::support::{everywhere, only_ours};
@@ -158,5 +160,29 @@ fn hooks_find_the_root_by_its_path_and_can_mount_in_it() {
         });
         assert_eq!(t.shell("cat /etc/library /etc/seen"), "librarylibrary");
         assert_eq!(std::fs::read(&to).unwrap(), b"", "it was mounted in the container alone");
+    });
+}
+
+#[test]
+fn the_last_hook_runs_as_the_container_would() {
+    everywhere(|t| {
+        t.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        std::fs::set_permissions(t.rootfs("/tmp"), PermissionsExt::from_mode(0o777)).unwrap();
+        let hook = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]);
+        t.config["hooks"] =
+            json!({"startContainer": hook("id -u > /tmp/who; grep CapEff /proc/self/status >> /tmp/who")});
+        assert_eq!(t.shell("cat /tmp/who"), "1000\nCapEff:\t0000000000000000\n");
+        t.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]}),
+        );
+        t.config["hooks"] = json!({"startContainer": hook("exec mkdir /tmp/made")});
+        for no_new_privileges in [true, false] {
+            t.set("/process/noNewPrivileges", json!(no_new_privileges));
+            let (_, text) = t.fails(&["run", "h"]);
+            assert!(text.contains("error running hook") && text.contains("bad system call"), "{text}");
+            assert!(!t.rootfs("/tmp/made").exists());
+        }
     });
 }

@@ -153,6 +153,8 @@ impl Access {
                 'r' => Self::READ,
                 'w' => Self::WRITE,
                 'm' => Self::MKNOD,
+                // Seen in the wild, where it is taken for nothing.
+                'a' => Self(0),
                 _ => return None,
             };
             Some(Self(set.0 | access.0))
