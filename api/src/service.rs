@@ -36,6 +36,8 @@ pub struct ServiceSpec {
     pub args: Vec<OsString>,
     /// Its working directory.
     pub cwd: PathBuf,
+    /// Whether containers are born from it: then they must not lead to its file but by a read-only mount.
+    pub protected: bool,
 }
 
 impl ServiceSpec {
@@ -53,7 +55,7 @@ impl ServiceSpec {
 
     fn of_instance(binary: &str, socket: &str, root: &Path, runroot: &Path) -> Self {
         let args = vec!["--root".into(), root.into(), "--runroot".into(), runroot.into()];
-        Self { socket: runroot.join(socket), binary: binary.into(), args, cwd: "/".into() }
+        Self { socket: runroot.join(socket), binary: binary.into(), args, cwd: "/".into(), protected: false }
     }
 
     /// The shim of a container whose bundle (`ROOT/containers/<id>`, with its `shim.json`) is complete.
@@ -66,6 +68,7 @@ impl ServiceSpec {
             binary: "containerd-shim-dhow-v2".into(),
             args: ["-namespace", "dhow", "-id", id, "serve"].map(OsString::from).into(),
             cwd: paths::Root::new(root).container(id).path().to_owned(),
+            protected: true,
         }
     }
 
@@ -141,6 +144,7 @@ fn start(spec: &ServiceSpec) -> Result<UnixListener, Error> {
         env: &[("LISTEN_FDS", announced)],
         cwd: Some(&spec.cwd),
         fds: &[(listener.as_fd(), dhow_sys::listen_fds::FIRST), (log.as_fd(), 2)],
+        protected: spec.protected,
     }
     .spawn()
     .map_err(|errno| Error::Start { binary, source: errno.into() })?;

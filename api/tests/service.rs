@@ -66,7 +66,10 @@ impl Instance {
         args.extend(idle_ms.map(|ms| format!("FAKE_IDLE_MS={ms}").into()));
         args.push(std::env::current_exe().unwrap().into());
         args.extend(["--exact", "the_service", "--nocapture", "--test-threads=1"].map(OsString::from));
-        Self { spec: ServiceSpec { socket, binary: "/usr/bin/env".into(), args, cwd: "/".into() }, dir }
+        Self {
+            spec: ServiceSpec { socket, binary: "/usr/bin/env".into(), args, cwd: "/".into(), protected: false },
+            dir,
+        }
     }
 
     fn client(&self) -> Shim {

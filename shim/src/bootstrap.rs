@@ -75,7 +75,8 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let log = open_log(&bundle);
     let mut fds = vec![(listener.as_fd(), dhow_sys::listen_fds::FIRST)];
     fds.extend(log.as_ref().map(|log| (log.as_fd(), 2)));
-    let spawned = Detached { program: &program, args: &arguments, env: &env, cwd: Some(&bundle), fds: &fds }.spawn();
+    let cwd = Some(bundle.as_path());
+    let spawned = Detached { program: &program, args: &arguments, env: &env, cwd, fds: &fds, protected: true }.spawn();
     if let Err(errno) = spawned {
         // Nobody will serve it.
         let _removed = std::fs::remove_file(&path);

@@ -52,8 +52,10 @@ const FLUSH: Duration = Duration::from_secs(10);
 ///
 /// Only when it could not begin.
 pub fn run(args: &Args) -> Result<()> {
-    // Containers are born as copies of this process: what leads from one to our file must not be writable.
+    // Containers are born as copies of this process: what leads from one to our file must not be writable. Whoever
+    // started us as the libraries do has seen to it, and then the kernel knows us by a descriptor's number only.
     dhow_sys::exe::protect().map_err(Error::sys("protect our own program"))?;
+    dhow_sys::process::set_name("containerd-shim-dhow-v2").map_err(Error::sys("set our name"))?;
     let listener = dhow_sys::listen_fds::take().map_err(Error::sys("take the listening socket over"))?;
     let listener = listener.ok_or_else(|| Error::NotFound { what: "the listening socket (LISTEN_FDS)".to_owned() })?;
     dhow_sys::process::set_child_subreaper(true).map_err(Error::sys("become a subreaper"))?;

@@ -36,6 +36,7 @@ impl Instance {
             args: ["--root".into(), root.into(), "--runroot".into(), run.into(), "--idle".into(), self.idle.into()]
                 .into(),
             cwd: PathBuf::from("/"),
+            protected: false,
         }))
     }
 

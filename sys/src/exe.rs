@@ -5,8 +5,8 @@
 //! program executes itself anew, once, through a copy of its mount that is detached and read-only: whatever leads to the
 //! file from then on leads through that mount, and gives EROFS to everyone. The page cache is shared, nothing is copied.
 
-use std::ffi::{CString, OsString};
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -29,11 +29,7 @@ pub fn protect() -> Result<()> {
     if fstatvfs(&own)?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    let copy = match clone_tree(AT_FDCWD, c"/proc/self/exe", false) {
-        Err(Errno::EPERM) => return Ok(()),
-        other => other?,
-    };
-    set_attr(copy.as_fd(), &Change { set: attr::RDONLY, ..Change::default() })?;
+    let Some(copy) = behind_read_only_mount(AT_FDCWD, c"/proc/self/exe")? else { return Ok(()) };
     let c = |text: OsString| CString::new(text.into_vec()).or(Err(Errno::EINVAL));
     // The link /proc/self/exe tells no path through a detached mount: the program's own name does from here on.
     let name = std::env::current_exe().map(PathBuf::into_os_string).ok().or_else(|| std::env::args_os().next());
@@ -46,6 +42,17 @@ pub fn protect() -> Result<()> {
     let env: Vec<CString> = std::env::vars_os().map(pair).collect::<Result<_>>()?;
     // Returns only when it has failed.
     nix::unistd::execveat(&copy, c"", &args, &env, AtFlags::AT_EMPTY_PATH).map(drop)
+}
+
+/// The file at `path`, from `dir`, through a mount of its own that is read-only and has no place in the file tree;
+/// `None` without the privilege for it.
+pub(crate) fn behind_read_only_mount(dir: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>> {
+    let copy = match clone_tree(dir, path, false) {
+        Err(Errno::EPERM) => return Ok(None),
+        other => other?,
+    };
+    set_attr(copy.as_fd(), &Change { set: attr::RDONLY, ..Change::default() })?;
+    Ok(Some(copy))
 }
 
 /// The path of this process's executable, also when it was executed by [`protect`].

@@ -6,11 +6,12 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::unistd::Pid;
 
 use crate::fd::cloexec_from;
@@ -30,6 +31,8 @@ pub struct Detached<'a> {
     pub cwd: Option<&'a Path>,
     /// Descriptors and the numbers that they get in the child. What is not named among 0, 1 and 2 is `/dev/null`.
     pub fds: &'a [(BorrowedFd<'a>, RawFd)],
+    /// Whether it is executed from behind a read-only mount, as [`exe::protect`](crate::exe::protect) would do it itself.
+    pub protected: bool,
 }
 
 impl Detached<'_> {
@@ -42,6 +45,7 @@ impl Detached<'_> {
     /// The errno of the exec (`ENOENT`, `EACCES`, …) or of an earlier step; `EINVAL` for a NUL byte in a string.
     pub fn spawn(&self) -> nix::Result<Pid> {
         let program = c_string(self.program.as_os_str())?;
+        let read_only = if self.protected { crate::exe::behind_read_only_mount(AT_FDCWD, &program)? } else { None };
         let mut argv = vec![program.clone()];
         for arg in self.args {
             argv.push(c_string(arg)?);
@@ -67,6 +71,10 @@ impl Detached<'_> {
             actions.chdir(&c_string(cwd.as_os_str())?)?;
         }
         cloexec_from(3)?;
+        let file = match &read_only {
+            Some(fd) => c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_ref())?,
+            None => program,
+        };
         let attributes = Attributes::new_session()?;
         let argv = pointers(&argv);
         let env = pointers(&env);
@@ -76,7 +84,7 @@ impl Detached<'_> {
         let errno = unsafe {
             libc::posix_spawn(
                 &raw mut pid,
-                program.as_ptr(),
+                file.as_ptr(),
                 &raw const actions.0,
                 &raw const attributes.0,
                 argv.as_ptr(),
@@ -215,6 +223,7 @@ mod tests {
             env: &[("X", &value)],
             cwd: Some(dir.path()),
             fds: &[(writer.as_fd(), 1), (writer.as_fd(), 5)],
+            protected: false,
         }
         .spawn()
         .unwrap();
@@ -231,9 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn a_protected_program_is_reached_through_a_read_only_mount() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let program = Path::new("/bin/cat");
+        let fds = [(reader.as_fd(), 0)];
+        let pid = Detached { program, args: &[], env: &[], cwd: None, fds: &fds, protected: true }.spawn().unwrap();
+        let exe = std::fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+        let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
+        assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
+        assert_eq!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"/bin/cat\0");
+        drop(writer);
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+    }
+
+    #[test]
     fn says_why_the_exec_failed() {
-        let spawn =
-            |path: &str| Detached { program: Path::new(path), args: &[], env: &[], cwd: None, fds: &[] }.spawn();
+        let spawn = |path: &str| {
+            Detached { program: Path::new(path), args: &[], env: &[], cwd: None, fds: &[], protected: false }.spawn()
+        };
         assert_eq!(spawn("/nonexistent"), Err(Errno::ENOENT));
         assert_eq!(spawn("/etc/passwd"), Err(Errno::EACCES));
         assert_eq!(spawn("/a\0b"), Err(Errno::EINVAL));
