@@ -3,6 +3,9 @@
 use crate::Result;
 use crate::raw::check;
 
+/// The policy with guaranteed time (Linux 3.14).
+pub const DEADLINE: u32 = 6;
+
 /// How a thread is scheduled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use dhow_sys::clone::{InChild, Namespaces};
 use dhow_sys::openat2::Root;
 
-use super::{Common, Result, Step, console, devices, hide, isolate, limits, mounts, paths, place_stdio, program, root};
-use super::{become_root, new_session, run, start};
+use super::{Common, Result, Step, console, devices, hide, isolate, mounts, paths, place_stdio, program, root};
+use super::{become_root, new_session, run, scheduling, start};
 use crate::birth::HasChannel;
 use crate::handshake::{Channel, Failure, Message};
 use crate::hooks::{self, StateDocument};
@@ -55,7 +55,7 @@ fn steps<'a>() -> [Step<Init<'a>>; 20] {
         |_, job| paths::sysctl(job),
         |_, job| paths::protect(job),
         |token, job| place_stdio(token, &job.common),
-        |_, job| limits::apply(job.common.process),
+        |_, job| scheduling(&mut job.common),
         |_, job| program::look(&mut job.common),
         |_, job| job.cgroup_namespace(),
         |_, job| start::wait(job),
@@ -136,7 +136,7 @@ fn namespaces(job: &mut Init<'_>) -> Result<()> {
         let namespace = std::fs::File::open(path).map_err(|e| Failure::new(format!("open {path}: {e}")))?;
         nix::sched::setns(namespace, Namespaces::TIME.flags()).map_err(Failure::errno("enter the time namespace"))?;
     }
-    if job.common.user_namespace { become_root() } else { Ok(()) }
+    if job.common.user_namespace { become_root(job.common.process) } else { Ok(()) }
 }
 
 fn loopback(job: &Init<'_>) -> Result<()> {

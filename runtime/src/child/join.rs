@@ -6,6 +6,7 @@ use dhow_sys::clone::{InChild, Namespaces};
 
 use super::{
     Common, Result, Step, become_root, console, hide, isolate, limits, new_session, place_stdio, program, run,
+    scheduling,
 };
 use crate::birth::HasChannel;
 use crate::handshake::{Channel, Failure, Message};
@@ -41,7 +42,7 @@ fn steps<'a>() -> [Step<Join<'a>>; 11] {
         |_, job| new_session(&job.common),
         |token, job| console::for_exec(token, &job.common),
         |token, job| place_stdio(token, &job.common),
-        |_, job| limits::apply(job.common.process),
+        |_, job| scheduling(&mut job.common),
         |_, job| program::look(&mut job.common),
         |_, job| job.common.attached().map(drop),
         |token, job| program::run(token, &mut job.common, |_| Ok(())),
@@ -66,7 +67,7 @@ fn namespaces(job: &Join<'_>) -> Result<()> {
         joined.map_err(Failure::errno("join the container's namespaces"))?;
     }
     if job.common.user_namespace {
-        become_root()?;
+        become_root(job.common.process)?;
         // Changing ids made it dumpable again where the kernel's default says so.
         hide()?;
     }

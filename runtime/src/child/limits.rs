@@ -1,6 +1,6 @@
 //! Limits and scheduling of a process, where they are not a cgroup's.
 
-use dhow_sys::sched;
+use dhow_sys::{Errno, sched};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::personality::{self, Persona};
 use nix::sys::resource::setrlimit;
@@ -16,13 +16,19 @@ pub(super) fn apply(process: &Process) -> Result<()> {
             .map_err(Failure::errno(format!("process.rlimits: {:?}", limit.resource)))?;
     }
     if let Some(attributes) = &process.scheduler {
-        sched::set(attributes).map_err(Failure::errno("process.scheduler"))?;
+        sched::set(attributes).map_err(|errno| match errno {
+            // The one reason that is not about privileges.
+            Errno::EPERM if attributes.policy == sched::DEADLINE => Failure::new(
+                "process.scheduler: operation not permitted: process scheduler can't be used together with AllowedCPUs",
+            ),
+            other => Failure::errno("process.scheduler")(other),
+        })?;
     }
     if let Some((class, priority)) = process.io_priority {
         sched::set_io_priority(class, priority).map_err(Failure::errno("process.ioPriority"))?;
     }
     if let Some((mode, nodes)) = &process.memory_policy {
-        sched::set_memory_policy(*mode, nodes).map_err(Failure::errno("linux.memoryPolicy"))?;
+        sched::set_memory_policy(*mode, nodes).map_err(Failure::errno("linux.memoryPolicy: set_mempolicy"))?;
     }
     if let Some(linux32) = process.linux32 {
         let persona = if linux32 { Persona::from_bits_retain(0x0008) } else { Persona::empty() };
@@ -30,7 +36,9 @@ pub(super) fn apply(process: &Process) -> Result<()> {
     }
     match &process.affinity.1 {
         Some(cpus) => affinity(cpus).map_err(Failure::errno("process.execCPUAffinity.final")),
-        None => Ok(()),
+        // Not what the runtime was confined to, but what the cgroup allows. A kernel that knows more processors than this
+        // set has room for keeps what it was given.
+        None => affinity(&(0..CpuSet::count()).collect::<Vec<_>>()).or(Ok(())),
     }
 }
 

@@ -25,7 +25,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use dhow_sys::clone::InChild;
-use dhow_sys::{fd, process};
+use dhow_sys::{Errno, fd, process};
 
 use crate::handshake::{Channel, Failure, Message};
 use crate::hooks::StateDocument;
@@ -129,16 +129,28 @@ fn isolate(token: &InChild, keep: &mut [RawFd]) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the root of its user namespace, in whose name everything that follows is done. After the mappings are there.
-fn become_root() -> Result<()> {
-    let (uid, gid) = (nix::unistd::Uid::from_raw(0), nix::unistd::Gid::from_raw(0));
+/// Becomes the root of its user namespace, in whose name everything that follows is done; where no root is mapped, the
+/// program's user, which has all capabilities there as well until they are given up. After the mappings are there.
+fn become_root(process: &plan::Process) -> Result<()> {
     // An unprivileged mapping forbids setgroups; then there is nothing to give up either.
     match nix::unistd::setgroups(&[]) {
-        Ok(()) | Err(dhow_sys::Errno::EPERM) => {}
+        Ok(()) | Err(Errno::EPERM) => {}
         Err(e) => return Err(Failure::errno("give up the caller's groups")(e)),
     }
-    nix::unistd::setresgid(gid, gid, gid).map_err(Failure::errno("become group 0 of the user namespace"))?;
-    nix::unistd::setresuid(uid, uid, uid).map_err(Failure::errno("become user 0 of the user namespace"))
+    let group = |id| {
+        let gid = nix::unistd::Gid::from_raw(id);
+        nix::unistd::setresgid(gid, gid, gid)
+    };
+    let user = |id| {
+        let uid = nix::unistd::Uid::from_raw(id);
+        nix::unistd::setresuid(uid, uid, uid)
+    };
+    let unmapped = |result, fallback: &dyn Fn() -> dhow_sys::Result<()>| match result {
+        Err(Errno::EINVAL) => fallback(),
+        other => other,
+    };
+    unmapped(group(0), &|| group(process.gid)).map_err(Failure::errno("become group 0 of the user namespace"))?;
+    unmapped(user(0), &|| user(process.uid)).map_err(Failure::errno("become user 0 of the user namespace"))
 }
 
 /// Nobody in the container may look into this process while it is still ours: not at its descriptors, not at its
@@ -155,9 +167,18 @@ fn new_session(common: &Common<'_>) -> Result<()> {
     match dhow_sys::keyring::join_session(name) {
         Ok(keyring) => keyring.allow_user_search().map_err(Failure::errno("open up the session keyring")),
         // A kernel without keys, or one whose keys an outer container's filter hides.
-        Err(dhow_sys::Errno::ENOSYS | dhow_sys::Errno::EPERM) => Ok(()),
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(e) => Err(Failure::errno("join a session keyring")(e)),
     }
+}
+
+/// Limits and scheduling, while this process still has the privileges for it.
+fn scheduling(common: &mut Common<'_>) -> Result<()> {
+    if common.process.scheduler.is_some() {
+        // Some policies depend on the processors that the cgroup allows.
+        common.attached()?;
+    }
+    limits::apply(common.process)
 }
 
 /// Puts stdin, stdout and stderr where the program expects them. Not for a terminal: see [`console`].

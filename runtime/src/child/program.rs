@@ -53,7 +53,9 @@ pub(super) fn run(
     }
     hooks(common)?;
     let Err(errno) = nix::unistd::execve(&path, &process.args, &env);
-    Err(not_executed(path.to_bytes(), errno))
+    // It was there a moment ago: what is missing is its interpreter.
+    let Failure { kind, .. } = not_executed(path.to_bytes(), errno);
+    Err(Failure { kind, text: format!("exec {}: {}", path.to_string_lossy(), errno_text(errno)) })
 }
 
 /// The directory must be inside the root: through a leaked descriptor in /proc/self/fd it could be the host's

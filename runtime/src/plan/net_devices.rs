@@ -29,7 +29,7 @@ pub(super) fn all(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<NetDe
         let device = NetDevice { name: name.clone(), rename: rename.clone() };
         let error = |problem: &str| Error::config(device.field(), problem);
         if !namespaces.has(Namespaces::NETWORK) {
-            return Err(error("the container has no network namespace of its own"));
+            return Err(error("unable to move network devices without a NET namespace of the container's own"));
         }
         if !is_name(name) || !is_name(rename) {
             return Err(error("is no name of a network device"));

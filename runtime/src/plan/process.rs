@@ -132,7 +132,7 @@ impl Process {
 
     /// Adds what the specification keeps in `linux` although it is the process's.
     pub(crate) fn set_machine(&mut self, linux: &Linux) -> Result<()> {
-        self.memory_policy = linux.memory_policy.as_ref().map(memory_policy).transpose()?;
+        self.memory_policy = linux.memory_policy.as_ref().map(memory_policy).transpose()?.flatten();
         self.linux32 = match &linux.personality {
             None => None,
             Some(p) if !p.flags.is_empty() => {
@@ -259,7 +259,7 @@ fn scheduler(field: &str, given: &config::Scheduler) -> Result<sched::Attributes
         "SCHED_BATCH" => 3,
         "SCHED_ISO" => 4,
         "SCHED_IDLE" => 5,
-        "SCHED_DEADLINE" => 6,
+        "SCHED_DEADLINE" => sched::DEADLINE,
         other => return Err(Error::config(format!("{field}.scheduler.policy"), format!("{other:?} is unknown"))),
     };
     let mut flags = 0;
@@ -303,7 +303,10 @@ fn io_priority(field: &str, given: &config::IoPriority) -> Result<(u16, u16)> {
     Ok((class, priority.ok_or_else(error)?))
 }
 
-fn memory_policy(given: &config::MemoryPolicy) -> Result<(u32, Vec<u32>)> {
+fn memory_policy(given: &config::MemoryPolicy) -> Result<Option<(u32, Vec<u32>)>> {
+    let invalid = |field: &str, what: &str, value: &str| {
+        Error::config(format!("linux.memoryPolicy.{field}"), format!("invalid memory policy {what} {value:?}"))
+    };
     let mut mode = match given.mode.as_str() {
         "MPOL_DEFAULT" => 0,
         "MPOL_PREFERRED" => 1,
@@ -312,18 +315,20 @@ fn memory_policy(given: &config::MemoryPolicy) -> Result<(u32, Vec<u32>)> {
         "MPOL_LOCAL" => 4,
         "MPOL_PREFERRED_MANY" => 5,
         "MPOL_WEIGHTED_INTERLEAVE" => 6,
-        other => return Err(Error::config("linux.memoryPolicy.mode", format!("{other:?} is unknown"))),
+        // An empty object asks for nothing.
+        "" if given.nodes.is_empty() && given.flags.is_empty() => return Ok(None),
+        other => return Err(invalid("mode", "mode", other)),
     };
     for flag in &given.flags {
         mode |= match flag.as_str() {
             "MPOL_F_NUMA_BALANCING" => 1 << 13,
             "MPOL_F_RELATIVE_NODES" => 1 << 14,
             "MPOL_F_STATIC_NODES" => 1 << 15,
-            other => return Err(Error::config("linux.memoryPolicy.flags", format!("{other:?} is unknown"))),
+            other => return Err(invalid("flags", "flag", other)),
         };
     }
-    let nodes = cpus("linux.memoryPolicy.nodes", &given.nodes)?.unwrap_or_default();
-    Ok((mode, nodes.into_iter().filter_map(|n| u32::try_from(n).ok()).collect()))
+    let nodes = cpus("nodes", &given.nodes).map_err(|_named| invalid("nodes", "node", &given.nodes))?;
+    Ok(Some((mode, nodes.unwrap_or_default().into_iter().filter_map(|n| u32::try_from(n).ok()).collect())))
 }
 
 /// A list like `0-3,7`.

@@ -1,6 +1,7 @@
 //! What a process of a container is: ids, capabilities, descriptors, its terminal; and exec.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
@@ -198,8 +199,21 @@ fn memory_and_machine_are_as_asked_for() {
         } else {
             assert!(t.fails(&["run", "x"]).1.contains("linux.memoryPolicy"));
         }
-        t.set("/linux/memoryPolicy", json!({"mode": "MPOL_MOON"}));
-        assert!(t.fails(&["run", "x"]).1.contains("linux.memoryPolicy.mode"));
+        for (policy, text) in [
+            (json!({"mode": "MPOL_MOON"}), "linux.memoryPolicy.mode: invalid memory policy mode"),
+            (json!({"nodes": "0"}), "linux.memoryPolicy.mode: invalid memory policy mode"),
+            (json!({"mode": "MPOL_BIND", "flags": ["x"]}), "linux.memoryPolicy.flags: invalid memory policy flag"),
+            (
+                json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"}),
+                "linux.memoryPolicy.nodes: invalid memory policy node",
+            ),
+        ] {
+            t.set("/linux/memoryPolicy", policy);
+            assert!(t.fails(&["run", "x"]).1.contains(text), "{text}");
+        }
+        t.set("/linux/memoryPolicy", json!({}));
+        t.args(&["true"]);
+        t.ok(&["run", "x"]);
     });
 }
 
@@ -267,5 +281,31 @@ fn system_calls_are_notified_of() {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("Function not implemented"), "{output:?}");
+    });
+}
+
+#[test]
+fn a_confined_runtime_confines_no_container() {
+    only_ours(|t| {
+        let all = std::fs::read_to_string("/sys/fs/cgroup/cpuset/cpuset.cpus")
+            .or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/cpuset.cpus.effective"))
+            .unwrap();
+        t.inside(&["taskset", "-c", "0"]);
+        let expected = format!("Cpus_allowed_list:\t{all}");
+        assert_eq!(t.shell("grep Cpus_allowed_list /proc/self/status"), expected);
+        t.sleeping("s");
+        assert_eq!(t.ok(&["exec", "s", "grep", "Cpus_allowed_list", "/proc/self/status"]), expected);
+    });
+}
+
+#[test]
+fn a_missing_interpreter_is_one_line() {
+    everywhere(|t| {
+        std::fs::write(t.rootfs("/run.sh"), "#!/nosuch\n").unwrap();
+        std::fs::set_permissions(t.rootfs("/run.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+        t.args(&["/run.sh"]);
+        let (_, text) = t.fails(&["run", "x"]);
+        assert!(text.contains("exec /run.sh: no such file or directory"), "{text}");
+        assert!(!t.is_ours() || text.trim().lines().count() == 1, "{text}");
     });
 }
