@@ -86,7 +86,7 @@ pub(crate) struct CreateFlags {
     /// The NIS domain name in the container
     #[arg(long, value_name = "NAME")]
     pub domainname: Option<String>,
-    /// Run an init that reaps processes (still to come)
+    /// Run an init as process 1 that passes signals on and reaps processes
     #[arg(long)]
     pub init: bool,
     /// Start it again when it ends: no, on-failure[:MAX], always, unless-stopped

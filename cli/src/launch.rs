@@ -89,9 +89,18 @@ impl<'a> Launch<'a> {
             pidns: self.namespace_of(&record.host.pid_mode, "pid")?,
             ipcns: self.namespace_of(&record.host.ipc_mode, "ipc")?,
             shm: self.shm()?,
+            init: self.init()?,
             files: Some(files),
             console: terminal::size().filter(|_| self.attachment.is_some()).map(|size| (size.rows, size.columns)),
         })
+    }
+
+    /// The program of `--init`: the shim's file. As docker's: of no use where another process is process 1.
+    fn init(&self) -> Result<Option<PathBuf>> {
+        let host = &self.container.record.host;
+        let own = matches!(host.pid_mode.as_str(), "" | "private");
+        let wanted = host.init == Some(true) && own;
+        Ok(wanted.then(|| dhow_api::service::locate_binary("containerd-shim-dhow-v2")).transpose()?)
     }
 
     /// The directory behind /dev/shm where containers share it: of the one that is `shareable`, made here, or of the one that is

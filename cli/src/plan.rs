@@ -72,9 +72,6 @@ fn refuse_unsupported(flags: &CreateFlags) -> Result<()> {
     if let Some((flag, why)) = flags.unsupported.given() {
         return Err(Error::Unsupported { flag: flag.to_owned(), why });
     }
-    if flags.init {
-        return later("--init");
-    }
     if flags.userns.as_deref().is_some_and(|mode| !mode.is_empty() && mode != "host") {
         return later("--userns other than host");
     }
@@ -395,6 +392,7 @@ fn host_config(flags: &CreateFlags, inputs: &Inputs<'_>) -> Result<HostConfig> {
         memory_reservation: bytes(&flags.memory_reservation)?,
         memory_swap,
         pids_limit: flags.pids_limit,
+        init: flags.init.then_some(true),
         memory_swappiness: flags.memory_swappiness.filter(|value| *value >= 0),
         oom_kill_disable: flags.oom_kill_disable.then_some(true),
         ulimits: ulimits(flags)?,
@@ -626,7 +624,6 @@ mod tests {
     #[test]
     fn mistakes() {
         let bad = [
-            CreateFlags { init: true, ..flags() },
             CreateFlags { memory_swappiness: Some(101), ..flags() },
             CreateFlags {
                 unsupported: UnsupportedFlags { health_cmd: Some("true".into()), ..UnsupportedFlags::default() },

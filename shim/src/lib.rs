@@ -4,6 +4,7 @@
 //! containerd's Task service (v2 and v3) and dhow's own Shim service on one socket, on one thread.
 //!
 //! * [`serve`] is the shim itself; [`bootstrap`] is how containerd starts one and cleans up after one;
+//! * [`init`] is process 1 of a container with `--init`, another program in the same file;
 //! * inside: `shim` (state and transitions), `lifecycle` (the end), `adopt` (taking over), `io` (stdio and log),
 //!   `attach` (clients' second connection), `task` and `control` (the services), `events` (to containerd).
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod control;
 mod error;
 mod event_log;
 mod events;
+pub mod init;
 mod io;
 mod keeper;
 mod lifecycle;

@@ -5,9 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use dhow_shim::args::{Action, Args};
-use dhow_shim::{Error, bootstrap, serve};
+use dhow_shim::{Error, bootstrap, init, serve};
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if init::is_called(words.next().as_ref()) {
+        return as_init(words);
+    }
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(error) => return fail(&error.to_string()),
@@ -28,6 +32,16 @@ fn main() -> ExitCode {
             Err(error) => fail(&format!("write the answer: {error}")),
         },
         Err(error) => fail(&Error::chain(&error)),
+    }
+}
+
+fn as_init(words: std::env::ArgsOs) -> ExitCode {
+    match init::run(words) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _written = writeln!(std::io::stderr(), "{}: {}", init::PATH, dhow_api::error::chain(&error));
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -89,6 +89,41 @@ fn shared_memory_is_shared_by_who_may() {
 }
 
 #[test]
+fn an_init_reaps_and_passes_signals_on() {
+    isolated(|sandbox| {
+        let (dhow, image) = ready(sandbox);
+        let init = |words: &[&str]| dhow.dhow(["run", "--rm", "--net", "none", "--init", &image]).args(words).run();
+        assert_eq!(
+            init(&["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"]).ok().out(),
+            "/sbin/docker-init -- sh -c cat /proc/1/cmdline | tr '\\0' ' '"
+        );
+        for code in [0, 7, 255] {
+            init(&["sh", "-c", &format!("exit {code}")]).code(code);
+        }
+        init(&["sh", "-c", "kill -9 $$"]).code(137);
+        init(&["nope"]).code(127);
+        init(&["/etc/passwd"]).code(126);
+        // A program without a handler is ended by its signal, which it would not be as process 1.
+        let script =
+            "sh -c 'sleep 0.1 & exec sleep 0.2' & trap 'exit 9' USR1; touch /ready; while :; do sleep 0.05; done";
+        dhow.dhow(["run", "-d", "--net", "none", "--init", "--name", "web", &image, "sh", "-c", script]).run().ok();
+        dhow.dhow(["run", "-d", "--net", "none", "--init", "--name", "plain", &image, "sleep", "1000"]).run().ok();
+        dhow_tests::eventually("it is ready", 10, || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
+        dhow_tests::eventually("the orphan is reaped", 10, || {
+            let processes = dhow.ok("exec web ps -o comm,stat");
+            let alone = processes.lines().filter(|line| line.starts_with("sleep")).count() <= 1;
+            (alone && !processes.lines().any(|line| line.ends_with(" Z"))).then_some(())
+        });
+        dhow.ok("kill -s USR1 web");
+        assert_eq!(dhow.ok("wait web"), "9");
+        dhow.ok("stop -t 60 plain");
+        assert_eq!(dhow.field("plain", "/State/ExitCode"), 143);
+        assert_eq!(dhow.field("plain", "/HostConfig/Init"), true);
+        dhow.ok("rm web plain");
+    });
+}
+
+#[test]
 fn labels_come_from_files_and_unknown_wishes_are_named() {
     isolated(|sandbox| {
         let (dhow, image) = ready(sandbox);

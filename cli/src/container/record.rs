@@ -179,6 +179,9 @@ pub(crate) struct HostConfig {
     pub memory_reservation: i64,
     /// `--memory-swap` in bytes; -1 is unlimited.
     pub memory_swap: i64,
+    /// `--init`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
     /// `--memory-swappiness`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_swappiness: Option<i64>,

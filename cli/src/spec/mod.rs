@@ -34,6 +34,8 @@ pub(crate) struct Environment {
     pub ipcns: Option<PathBuf>,
     /// The directory of a /dev/shm that containers share.
     pub shm: Option<PathBuf>,
+    /// The program that is process 1 with `--init`.
+    pub init: Option<PathBuf>,
     /// Where hostname, hosts and resolv.conf lie: this container's directory or another's.
     pub files: Option<PathBuf>,
     /// Rows and columns of the user's terminal.
@@ -94,13 +96,22 @@ pub(crate) fn build(record: &Record, bundle: &Bundle, environment: &Environment)
     Ok(spec)
 }
 
+/// The command, behind the init where there is one.
+fn arguments(record: &Record, environment: &Environment) -> Vec<String> {
+    let init = environment.init.iter().flat_map(|_| [INIT.to_owned(), "--".to_owned()]);
+    init.chain(record.command.iter().cloned()).collect()
+}
+
+/// Where the init stands in the container, by docker's name; by it the program knows what it is.
+const INIT: &str = "/sbin/docker-init";
+
 /// The first process.
 fn process(record: &Record, environment: &Environment, capabilities: &BTreeSet<String>) -> Result<Value> {
     let config = &record.config;
     let mut process = json!({
         "terminal": config.tty,
         "user": user(&environment.user),
-        "args": record.command,
+        "args": arguments(record, environment),
         "env": environment_of(&config.env, &environment.user.home),
         "cwd": if config.working_dir.is_empty() { "/" } else { &config.working_dir },
         "capabilities": capability_sets(capabilities),

@@ -33,6 +33,11 @@ pub(super) fn build(record: &Record, environment: &Environment) -> Mounts {
             }
         }
     }
+    if let Some(init) = environment.init.as_ref().filter(|_| !taken.contains(super::INIT)) {
+        list.push(json!({
+            "destination": super::INIT, "type": "bind", "source": init, "options": ["bind", "rprivate", "ro", "nosuid", "nodev"],
+        }));
+    }
     let mut asked: Vec<&MountPoint> = record.mounts.iter().collect();
     // A mount on a directory of another mount has to come after it.
     asked.sort_by_key(|m| m.destination.split('/').count());
