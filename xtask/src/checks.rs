@@ -6,6 +6,7 @@ use crate::dist::{self, Profile};
 use crate::leftovers::Census;
 use crate::packages;
 use crate::shell::{Error, Result, cargo, run, target, which};
+use crate::suite;
 
 /// Runs all checks, goes on past a failed one where the next still tells something, and names all that failed.
 pub(crate) fn test() -> Result<()> {
@@ -34,6 +35,7 @@ pub(crate) fn test() -> Result<()> {
         run(cargo(["test", "--locked", "-p", "dhow-tests", "--no-fail-fast"])
             .env("DHOW_BIN_DIR", target().join("dist")))
     });
+    report.step("runc's own suite", || suite::run(&target().join("dist/dhow-runtime"), &[]));
     report.step("nothing left behind", || {
         let after = Census::take();
         let left = after.since(&before);

@@ -85,7 +85,7 @@ rm -rf bundle-busybox bundle-debian
 }
 
 /// The root file system of a small Debian as a tar, made once per checkout (the tests use the same one).
-fn debian_tar() -> Result<PathBuf> {
+pub(crate) fn debian_tar() -> Result<PathBuf> {
     let fixtures = target().join("fixtures");
     std::fs::create_dir_all(&fixtures).map_err(file_error("create", &fixtures))?;
     let script = r#"

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask build|demo|test|ci|bench|gen`.
+//! The project's own chores: `cargo xtask build|demo|test|ci|suite|bench|gen`.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command that talks to a person")]
 
@@ -10,6 +10,7 @@ mod dist;
 mod leftovers;
 mod packages;
 mod shell;
+mod suite;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ usage: cargo xtask CHORE
   bench [--runs N] [--peers] [--only WORD]
                            dhow beside crun, runc, podman, docker, containerd and the floor;
                            --peers also beside those of the command in DHOW_PEERS
+  suite [RUNTIME [FILE.bats...]]
+                           runc's own integration tests against target/dist/dhow-runtime, or RUNTIME
   gen                      api/proto/*.proto -> api/src/generated/
 ";
 
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
         ["build", "--dev"] => dist::build(Profile::Dev).map(|dir| println!("{}", dir.display())),
         ["test" | "ci"] => checks::test(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["suite"] => suite::run(&shell::target().join("dist/dhow-runtime"), &[]),
+        ["suite", runtime, files @ ..] => suite::run(runtime.as_ref(), files),
+        ["recvtty", rest @ ..] => suite::recvtty::serve(rest),
         ["gen"] => codegen::run().map_err(shell::file_error("generate", "api/src/generated".as_ref())),
         _ => {
             eprint!("{USAGE}");

@@ -35,6 +35,16 @@ pub(crate) const TEST: &[Package] = &[
     ("containerd", "containerd"),
 ];
 
+/// For runc's own suite, beyond [`TEST`].
+pub(crate) const SUITE: &[Package] = &[
+    ("bats", "bats"),
+    ("gawk", "gawk"),
+    ("patch", "patch"),
+    ("xz-utils", "xz"),
+    ("bsdutils", "script"),
+    ("procps", "ps"),
+];
+
 /// The engines that the benchmark runs beside ours, beyond [`TEST`].
 pub(crate) const PEERS: &[Package] = &[
     ("docker.io", "dockerd"),
