@@ -12,8 +12,8 @@ use crate::demo::debian_tar;
 use crate::packages;
 use crate::shell::{Error, Result, command, file_error, output, target, workspace};
 
-/// Seconds for the whole suite; it takes about half of them.
-const LIMIT: &str = "300";
+/// Seconds for the whole suite; it takes about a third of them.
+const LIMIT: &str = "240";
 
 /// Fetches the suite when it is not there, and runs it, or only `files`, against `runtime`.
 pub(crate) fn run(runtime: &Path, files: &[&str]) -> Result<()> {
