@@ -12,7 +12,7 @@ use crate::suite;
 pub(crate) fn test() -> Result<()> {
     let start = Instant::now();
     let mut report = Report::default();
-    report.step("packages", || packages::install(&[packages::DEMO, packages::TEST]));
+    report.step("packages", || packages::install(&[packages::DEMO, packages::TEST, packages::SUITE]));
     let before = Census::take();
     report.step("format", || run(&mut cargo(["fmt", "--all", "--check"])));
     report.step("clippy", || {
