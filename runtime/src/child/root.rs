@@ -42,11 +42,14 @@ pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
         set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
     }
     // A shared parent would show the root to the host, and pivot_root refuses it.
-    let place = match propagation {
-        _ if wanted_by_hooks(job) => at_its_path(job)?,
+    let wanted = wanted_by_hooks(job).then(|| at_its_path(job));
+    let place = match (wanted, propagation) {
+        (Some(Ok(place)), _) => place,
+        (Some(Err(failure)), _) if !job.common.user_namespace => return Err(failure),
+        // The root of a user namespace may not get to the path, where hooks would not find it for that reason either.
         // /proc is a mount of its own that no volume is taken from, so making it private loses nothing.
-        Propagation::Shared if !job.no_pivot => private(Path::new("/proc"))?,
-        Propagation::Shared => private(Path::new("/"))?,
+        (_, Propagation::Shared) if !job.no_pivot => private(Path::new("/proc"))?,
+        (_, Propagation::Shared) => private(Path::new("/"))?,
         _ if !recursive => private(Path::new("/"))?,
         _ => top,
     };

@@ -251,3 +251,14 @@ fn a_user_namespace_needs_no_root() {
         assert_eq!(t.ok(&["exec", "s", "sh", "-c", script]), expected);
     });
 }
+
+#[test]
+fn hooks_of_a_user_namespace_need_not_reach_its_root() {
+    everywhere(|t| {
+        map_ids(t);
+        let hook = json!([{"path": "/bin/true"}]);
+        t.config["hooks"] = json!({"prestart": hook, "createRuntime": hook});
+        // The directory of the bench is closed to everybody but root.
+        assert_eq!(t.shell("id -u"), "0\n");
+    });
+}
