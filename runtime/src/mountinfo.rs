@@ -29,8 +29,12 @@ pub(crate) struct Mount {
 /// # Errors
 /// When the file can't be read.
 pub(crate) fn own() -> io::Result<Vec<Mount>> {
-    let text = std::fs::read(Path::new(FILE))?;
-    Ok(text.split(|b| *b == b'\n').filter_map(Mount::parse).collect())
+    std::fs::read(Path::new(FILE)).map(|text| parse(&text))
+}
+
+/// The lines of such a file.
+pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
 }
 
 /// The numbers of a mount and of everything that is mounted on it, at any depth.

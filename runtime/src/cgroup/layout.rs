@@ -9,6 +9,7 @@ use dhow_sys::Errno;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
 use super::error::{CgroupError, Result};
+use crate::mountinfo::{self, Mount};
 
 /// Where cgroup file systems are mounted.
 pub(super) const MOUNT: &str = "/sys/fs/cgroup";
@@ -46,11 +47,11 @@ impl Layout {
             let own = if own { own_unified()? } else { PathBuf::from("/") };
             return Ok(Self::Unified(Hierarchy { controllers: vec![String::new()], mount: mount.to_owned(), own }));
         }
-        let mut mountinfo = None;
+        let mut mounts = None;
         let mut hierarchies = Vec::new();
         for line in proc_file("/proc/self/cgroup")?.lines() {
             let Some((controllers, own)) = parse_line(line) else { continue };
-            let Some(mount) = find(&controllers, &mut mountinfo)? else { continue };
+            let Some(mount) = find(&controllers, &mut mounts)? else { continue };
             hierarchies.push(Hierarchy { controllers, mount, own });
         }
         // The order of a create and of an attach: v2 last, as it is only there to be killed by.
@@ -87,7 +88,7 @@ fn parse_line(line: &str) -> Option<(Vec<String>, PathBuf)> {
     Some((controllers.split(',').map(str::to_owned).collect(), PathBuf::from(path)))
 }
 
-fn find(controllers: &[String], mountinfo: &mut Option<String>) -> Result<Option<PathBuf>> {
+fn find(controllers: &[String], mounts: &mut Option<Vec<Mount>>) -> Result<Option<PathBuf>> {
     let unified = controllers.iter().all(String::is_empty);
     let magic = if unified { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
     let joined = if unified { "unified".to_owned() } else { controllers.join(",") };
@@ -95,27 +96,20 @@ fn find(controllers: &[String], mountinfo: &mut Option<String>) -> Result<Option
     if is_type(&usual, magic) {
         return Ok(Some(usual));
     }
-    let text = match mountinfo {
-        Some(text) => text,
-        None => mountinfo.insert(proc_file("/proc/self/mountinfo")?),
+    let mounts = match mounts {
+        Some(mounts) => mounts,
+        None => mounts.insert(mountinfo::parse(proc_file("/proc/self/mountinfo")?.as_bytes())),
     };
-    Ok(text.lines().find_map(|line| mounted_at(line, controllers, unified)))
+    Ok(mounts.iter().find(|mount| has(mount, controllers, unified)).map(|mount| mount.path.clone()))
 }
 
-/// The mount point of a line of mountinfo, when it is this hierarchy's.
-fn mounted_at(line: &str, controllers: &[String], unified: bool) -> Option<PathBuf> {
-    let (front, back) = line.split_once(" - ")?;
-    let mut back = back.split(' ');
-    let (kind, options) = (back.next()?, back.nth(1)?);
-    let matches = match kind {
+/// Whether a mount is this hierarchy's.
+fn has(mount: &Mount, controllers: &[String], unified: bool) -> bool {
+    match mount.kind.as_str() {
         "cgroup2" => unified,
-        "cgroup" => {
-            !unified && controllers.iter().all(|controller| options.split(',').any(|option| option == controller))
-        }
+        "cgroup" => !unified && controllers.iter().all(|controller| mount.options.contains(controller)),
         _ => false,
-    };
-    // Spaces in a mount point are escaped; nobody mounts a cgroup at such a place.
-    matches.then(|| front.split(' ').nth(4).map(PathBuf::from)).flatten()
+    }
 }
 
 fn is_type(path: &Path, magic: FsType) -> bool {
@@ -148,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_mountinfo() {
-        let line = "35 24 0:30 / /cg/cpu rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
+    fn mounts_of_hierarchies() {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(mounted_at(line, &names(&["cpu", "cpuacct"]), false), Some("/cg/cpu".into()));
-        assert_eq!(mounted_at(line, &names(&["memory"]), false), None);
-        let line = "36 24 0:31 / /cg/unified rw - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(mounted_at(line, &names(&[""]), true), Some("/cg/unified".into()));
-        assert_eq!(mounted_at(line, &names(&["cpu"]), false), None);
+        let table = "35 24 0:30 / /cg/cpu rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                     36 24 0:31 / /cg/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let mounts = mountinfo::parse(table.as_bytes());
+        let [v1, v2] = mounts.as_slice() else { panic!("{mounts:?}") };
+        assert!(has(v1, &names(&["cpu", "cpuacct"]), false) && !has(v1, &names(&["memory"]), false));
+        assert!(has(v2, &names(&[""]), true) && !has(v2, &names(&["cpu"]), false));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::init::Init;
 use super::mounts::{finish, make, place};
 use super::procfs::Proc;
 use super::{Failure, Result};
+use crate::mountinfo;
 use crate::plan::Mount;
 
 /// Mounts it. After the cgroup namespace is made: in it the container's cgroup is the root.
@@ -134,18 +135,8 @@ impl Hierarchy {
 
 /// Where the host has mounted which controller.
 fn mounted(text: &str) -> BTreeMap<String, PathBuf> {
-    let mut found = BTreeMap::new();
-    for line in text.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let mut right = right.split(' ');
-        let (Some("cgroup"), Some(options), Some(point)) = (right.next(), right.nth(1), left.split(' ').nth(4)) else {
-            continue;
-        };
-        for option in options.split(',') {
-            found.insert(option.to_owned(), PathBuf::from(point));
-        }
-    }
-    found
+    let mounts = mountinfo::parse(text.as_bytes()).into_iter().filter(|mount| mount.kind == "cgroup");
+    mounts.flat_map(|mount| mount.options.into_iter().map(move |option| (option, mount.path.clone()))).collect()
 }
 
 #[cfg(test)]
