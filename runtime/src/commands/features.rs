@@ -68,7 +68,10 @@ fn document() -> Value {
             },
             "mountExtensions": {"idmap": {"enabled": true}}
         },
-        "annotations": {"org.opencontainers.runc.version": env!("CARGO_PKG_VERSION")},
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.version": env!("CARGO_PKG_VERSION")
+        },
         "potentiallyUnsafeConfigAnnotations": []
     })
 }
