@@ -144,3 +144,29 @@ fn labels_come_from_files_and_unknown_wishes_are_named() {
         dhow.ok(&format!("run --rm --net none --no-healthcheck {image} true"));
     });
 }
+
+#[test]
+fn limits_change_while_a_container_runs() {
+    isolated(|sandbox| {
+        let (dhow, image) = ready(sandbox);
+        dhow.ok(&format!("run -d --net none --name web -m 64m --pids-limit 100 {image} sleep 1000"));
+        let limit = || dhow.ok("stats --no-stream --format {{.MemUsage}} web").rsplit(" / ").next().unwrap().to_owned();
+        assert_eq!(limit(), "64MiB");
+        assert_eq!(dhow.ok("update -m 32m --memory-swap 32m --pids-limit 5 web"), "web");
+        assert_eq!(limit(), "32MiB");
+        assert_eq!(dhow.field("web", "/HostConfig/Memory"), 32 << 20);
+        let forks =
+            dhow.dhow(["exec", "web", "sh", "-c", "for n in 1 2 3 4 5 6; do sleep 20 >/dev/null 2>&1 & done"]).run();
+        assert!(forks.code != 0 && forks.stderr.contains("fork"), "{}", forks.stderr);
+        dhow.run("update -m 64m web").one_line(1, &["--memory-swap"]);
+        dhow.run("update --restart always web").one_line(1, &["web", "stopped"]);
+        dhow.run("update --cpus -1 web").code(1);
+        assert_eq!(limit(), "32MiB", "a refused change changes nothing");
+        // It keeps them when it is started again.
+        dhow.ok("stop -t 0 web");
+        dhow.ok("update --restart no --pids-limit 50 web");
+        dhow.ok("start web");
+        assert_eq!((limit().as_str(), dhow.field("web", "/HostConfig/PidsLimit")), ("32MiB", 50.into()));
+        dhow.ok("rm -f web");
+    });
+}

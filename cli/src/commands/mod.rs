@@ -41,6 +41,7 @@ mod system_df;
 mod system_prune;
 mod tag;
 mod top;
+mod update;
 mod version;
 mod volume;
 mod wait;
@@ -103,6 +104,7 @@ fn container_commands() -> Vec<Entry> {
         command::<stop::Command>("stop", "Stop containers"),
         command::<top::Command>("top", "List the processes of a container"),
         command::<pause::Unpause>("unpause", "Let frozen containers go on"),
+        command::<update::Command>("update", "Change the limits of containers"),
         command::<wait::Command>("wait", "Wait until containers end, and print their exit codes"),
     ]
 }

@@ -16,7 +16,7 @@ use dhow_api::{defaults, paths::Bundle};
 use oci_spec::runtime::Capability;
 use serde_json::{Map, Value, json};
 
-use crate::container::record::Record;
+use crate::container::record::{HostConfig, Record};
 use crate::error::{Error, Result};
 use crate::parse::security;
 use crate::rootfs::users::User;
@@ -104,6 +104,15 @@ fn arguments(record: &Record, environment: &Environment) -> Vec<String> {
 
 /// Where the init stands in the container, by docker's name; by it the program knows what it is.
 const INIT: &str = "/sbin/docker-init";
+
+/// The limits alone, for a container that runs. Devices are not changed.
+pub(crate) fn limits(host: &HostConfig) -> Value {
+    let mut resources = resources::build(host, Vec::new());
+    if let Some(map) = resources.as_object_mut() {
+        map.remove("devices");
+    }
+    resources
+}
 
 /// The first process.
 fn process(record: &Record, environment: &Environment, capabilities: &BTreeSet<String>) -> Result<Value> {
