@@ -239,3 +239,21 @@ fn strangers_and_nonsense_on_the_attach_socket() {
     assert_eq!(container.try_attach("none", "").err().unwrap().kind(), Kind::NotFound);
     container.assert_gone();
 }
+
+#[test]
+fn an_engine_that_reads_a_terminal_sees_its_end_before_it_deletes() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let fifo = container.dir().join("engine");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || std::fs::read(fifo).unwrap()
+    });
+    container.exec_into("x", "echo shown; exit 3", true, fifo.to_str().unwrap()).unwrap();
+    container.start_exec("x").unwrap();
+    assert_eq!(container.wait_for("x"), 3);
+    assert_eq!(reader.join().unwrap(), b"shown\r\n");
+    container.kill(libc::SIGKILL).unwrap();
+    container.wait();
+    container.assert_gone();
+}

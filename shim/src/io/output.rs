@@ -32,7 +32,7 @@ pub(crate) type Queue = mpsc::Receiver<Piece>;
 #[derive(Debug)]
 pub(crate) struct Output {
     log: Option<SharedLog>,
-    sink: Option<Watched>,
+    sink: Mutex<Option<Watched>>,
     clients: Mutex<Vec<Client>>,
     next: AtomicU64,
     ended: watch::Receiver<bool>,
@@ -48,7 +48,7 @@ struct Client {
 
 impl Output {
     pub(crate) fn new(log: Option<SharedLog>, sink: Option<Watched>, ended: watch::Receiver<bool>) -> Self {
-        Self { log, sink, clients: Mutex::default(), next: AtomicU64::new(0), ended }
+        Self { log, sink: Mutex::new(sink), clients: Mutex::default(), next: AtomicU64::new(0), ended }
     }
 
     /// Adds a client; it gets what is written from now on.
@@ -64,8 +64,9 @@ impl Output {
         if let Some(log) = &self.log {
             log.lock().unwrap_or_else(PoisonError::into_inner).write(stream, bytes);
         }
-        if let Some(sink) = &self.sink {
-            self.write_to_sink(sink, bytes).await;
+        let sink = self.sink().clone();
+        if let Some(sink) = sink {
+            self.write_to_sink(&sink, bytes).await;
         }
         let clients: Vec<_> = self
             .lock()
@@ -89,8 +90,9 @@ impl Output {
         }
     }
 
-    /// All streams have ended: tells the clients.
+    /// All streams have ended: tells the clients, and by its end the reader of the fifo: docker deletes a task only then.
     pub(crate) async fn finish(&self) {
+        *self.sink() = None;
         let clients = std::mem::take(&mut *self.lock());
         for client in clients {
             self.send(&client, Piece::End).await;
@@ -127,6 +129,10 @@ impl Output {
                 Err(_) => return,
             }
         }
+    }
+
+    fn sink(&self) -> std::sync::MutexGuard<'_, Option<Watched>> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {

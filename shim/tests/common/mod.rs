@@ -208,6 +208,11 @@ impl Container {
 
     /// Registers an exec of a shell script.
     pub fn exec(&self, exec_id: &str, script: &str, terminal: bool) -> Result<(), Error> {
+        self.exec_into(exec_id, script, terminal, "")
+    }
+
+    /// The same, with an engine's fifo for its output.
+    pub fn exec_into(&self, exec_id: &str, script: &str, terminal: bool, stdout: &str) -> Result<(), Error> {
         let process = json!({
             "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
             "terminal": terminal,
@@ -218,6 +223,7 @@ impl Container {
             id: self.id.clone(),
             exec_id: exec_id.into(),
             terminal,
+            stdout: stdout.into(),
             spec: Some(spec).into(),
             ..Default::default()
         };
