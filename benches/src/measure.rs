@@ -1,5 +1,6 @@
 //! Timing commands in turn, and showing what came of it.
 
+use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -47,14 +48,16 @@ impl Candidate {
 pub fn quiet(command: &mut Command) -> Result<(), String> {
     let line = format!("{command:?}");
     // A file, not a pipe: what a command leaves running may keep it open.
-    let words = std::env::temp_dir().join(format!("dhow-bench-stderr-{}", std::process::id()));
-    let stderr = std::fs::File::create(&words).map_err(|error| error.to_string())?;
+    let mut words = tempfile::tempfile().map_err(|error| error.to_string())?;
+    let stderr = words.try_clone().map_err(|error| error.to_string())?;
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).status();
     let status = status.map_err(|error| format!("{line}: {error}"))?;
     if status.success() {
         return Ok(());
     }
-    let said = std::fs::read_to_string(&words).unwrap_or_default();
+    let mut said = Vec::new();
+    let read = words.rewind().and_then(|()| words.read_to_end(&mut said));
+    let said = read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&said).into_owned());
     Err(format!("{line}: {status}: {}", said.lines().last().unwrap_or_default()))
 }
 

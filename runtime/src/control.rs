@@ -73,12 +73,11 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     };
     end(&state, &cgroup)?;
     let mut first = cgroup.remove().err().map(Error::from);
-    let spec = state.spec()?;
-    first = first.or(leave_resctrl(&spec, id).err());
-    if let Some(hooks) = &spec.hooks {
-        let document = StateDocument::new(id, &state.bundle, &spec.annotations);
-        let result = hooks::run("poststop", &hooks.poststop, &document.render("stopped", 0));
-        first = first.or(result.err());
+    if state.may_have("intelRdt") {
+        first = first.or(leave_resctrl(&state.spec()?, id).err());
+    }
+    if state.may_have("poststop") {
+        first = first.or(poststop(&state).err());
     }
     if matches!(first, Some(Error::Cgroup(_))) {
         // The state stays as long as there is something to clean up by it.
@@ -86,6 +85,14 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     }
     std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
     first.map_or(Ok(()), Err)
+}
+
+/// The container is gone.
+fn poststop(state: &State) -> Result<()> {
+    let spec = state.spec()?;
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
+    let document = StateDocument::new(&state.id, &state.bundle, &spec.annotations);
+    hooks::run("poststop", &hooks.poststop, &document.render("stopped", 0))
 }
 
 /// Removes what the container has in resctrl, if that is still mounted.

@@ -42,8 +42,7 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
 
 /// The program runs; a poststart hook that fails ends it again.
 fn poststart(runtime: &Runtime, state: &State) -> Result<()> {
-    // Looked for in the text, because reading the whole configuration is wasted on those without.
-    if !state.config.get().contains("\"poststart\"") {
+    if !state.may_have("poststart") {
         return Ok(());
     }
     let spec = state.spec()?;

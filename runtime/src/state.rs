@@ -123,6 +123,11 @@ impl State {
         Spec::from_json(self.config.get().as_bytes())
     }
 
+    /// Whether the configuration may have a field of this name: reading the whole of it is wasted on those that have not.
+    pub(crate) fn may_have(&self, field: &str) -> bool {
+        self.config.get().contains(&format!("\"{field}\""))
+    }
+
     /// Whether the first process still runs: that very one, and not as a zombie.
     #[must_use]
     pub(crate) fn is_alive(&self) -> bool {

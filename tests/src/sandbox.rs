@@ -69,7 +69,8 @@ pub fn isolated_with<F: FnOnce(&Sandbox)>(cgroups: Cgroups, body: F) {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
-        .args(["--", "bash", "-c", INIT, "bash"])
+        // A shell ignores these for what it runs in the background, and who ignores a signal ignores it in all its children.
+        .args(["--", "env", "--default-signal=INT,QUIT", "bash", "-c", INIT, "bash"])
         .arg(std::env::current_exe().expect("our own program"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)

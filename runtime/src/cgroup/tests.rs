@@ -361,7 +361,8 @@ fn limits_of_v2_name_what_is_not_there() {
         // The memory controller is on v1 here.
         if cgroup.dir("memory").unwrap().read("memory.max").is_err() {
             let error = cgroup.apply(&resources(json!({"memory": {"limit": 1 << 20}}))).unwrap_err();
-            assert!(error.to_string().starts_with("linux.resources.memory.limit: write \"1048576\" to "), "{error}");
+            let expected = "linux.resources.memory.limit: the cgroup controller memory is not available";
+            assert_eq!(error.to_string(), expected);
         }
         if cgroup.dir("hugetlb").unwrap().read("hugetlb.2MB.max").is_ok() {
             cgroup.apply(&resources(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}))).unwrap();

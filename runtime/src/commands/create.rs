@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::config::Spec;
 use dhow_runtime::{CreateRequest, Created};
+use serde::Deserialize;
 
 use super::args::{Flag, Parsed};
 use super::foreground::Foreground;
@@ -134,18 +134,23 @@ fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
     given.canonicalize().map_err(|e| Failure::because(format_args!("chdir {}", given.display()), e))
 }
 
+/// Whether the bundle's process gets a terminal: all that has to be known of config.json before it is read for the container.
+/// What is wrong with the document is told then.
 fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
-    Ok(spec(bundle)?.process.is_some_and(|process| process.terminal))
-}
-
-/// Reads the bundle's config.json.
-pub(crate) fn spec(bundle: &Path) -> Result<Spec, Failure> {
+    #[derive(Deserialize)]
+    struct Document {
+        process: Process,
+    }
+    #[derive(Deserialize)]
+    struct Process {
+        terminal: bool,
+    }
     let path = bundle.join("config.json");
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::new("JSON specification file config.json not found"),
         _ => Failure::because(path.display(), e),
     })?;
-    Ok(Spec::from_json(&bytes)?)
+    Ok(serde_json::from_slice::<Document>(&bytes).is_ok_and(|document| document.process.terminal))
 }
 
 /// How many descriptors systemd's socket activation gave this process for the container.

@@ -118,11 +118,10 @@ impl Setting {
         let mut last = None;
         for (file, value) in &self.choices {
             let controller = file.split_once('.').map_or(&**file, |(controller, _)| controller);
+            let unavailable =
+                || CgroupError::NoController { field: self.field.to_string(), controller: controller.to_owned() };
             let Some(dir) = dir(controller) else {
-                last = Some(CgroupError::NoController {
-                    field: self.field.to_string(),
-                    controller: controller.to_owned(),
-                });
+                last = Some(unavailable());
                 continue;
             };
             let text = value.resolve(dir, file);
@@ -134,7 +133,8 @@ impl Setting {
                     if source != Errno::ENOENT {
                         return Err(error);
                     }
-                    last = Some(error);
+                    // Engines take "no such file" for the container's program.
+                    last = Some(if lacks(dir, controller) { unavailable() } else { error });
                 }
             }
         }
@@ -143,6 +143,11 @@ impl Setting {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a cgroup of v2 has no such controller. On v1 a directory has its controllers' files by nature.
+fn lacks(dir: &Dir, controller: &str) -> bool {
+    dir.read("cgroup.controllers").is_ok_and(|enabled| enabled.split_whitespace().all(|name| name != controller))
 }
 
 impl Value {
@@ -162,5 +167,24 @@ impl Value {
             Self::Text(text) => text.clone(),
             Self::PeriodBesideQuota(period) => format!("? {period}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_is_not_there_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        let refused = |file: &'static str| {
+            let mut settings = Settings::default();
+            settings.add("linux.resources.x", file, 1);
+            settings.apply(|_| Some(&dir)).unwrap_err().to_string()
+        };
+        assert_eq!(refused("pids.max"), "linux.resources.x: the cgroup controller pids is not available");
+        assert!(refused("memory.new").contains("memory.new"), "a file that is newer than the kernel");
     }
 }
