@@ -69,6 +69,22 @@ pub struct Series {
     left_out: Vec<String>,
 }
 
+/// Orders that are the same in every run of the benchmark (xorshift64).
+struct Shuffle(u64);
+
+impl Shuffle {
+    fn order(&mut self, length: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..length).collect();
+        for last in (1..length).rev() {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            order.swap(last, usize::try_from(self.0 % (last as u64 + 1)).unwrap_or(0));
+        }
+        order
+    }
+}
+
 #[derive(Debug)]
 struct Row {
     name: String,
@@ -77,7 +93,8 @@ struct Row {
 }
 
 impl Series {
-    /// Runs each candidate once to warm up, leaves out those that cannot do it, and then all of them in turn, `runs` times.
+    /// Runs each candidate once to warm up, leaves out those that cannot do it, and then all of them, `runs` times, each time in
+    /// another order: the kernel clears away after one container while the next one is measured.
     #[must_use]
     pub fn measure(title: &str, candidates: Vec<Candidate>, runs: usize) -> Self {
         let mut left_out = Vec::new();
@@ -88,8 +105,10 @@ impl Series {
                 Err(why) => left_out.push(format!("{}: {why}", candidate.name)),
             }
         }
+        let mut random = Shuffle(runs as u64 + 1);
         for _ in 0..runs {
-            for (candidate, times) in &mut ready {
+            for index in random.order(ready.len()) {
+                let (candidate, times) = &mut ready[index];
                 match candidate.run() {
                     Ok(took) => times.push(took),
                     Err(why) => left_out.push(format!("{}, one run: {why}", candidate.name)),

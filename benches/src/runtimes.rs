@@ -20,16 +20,17 @@ pub fn default_bundle(sandbox: &Sandbox, runs: usize, title: &str) -> Series {
 }
 
 /// What an engine like docker asks for: its capabilities, its seccomp profile, masked paths, limits. The configuration
-/// is the one that `dhow create` writes, with the bundle's own root file system and a new network namespace.
+/// is the one that `dhow run` writes, with the bundle's own root file system and a new network namespace.
 #[must_use]
 pub fn engine_bundle(sandbox: &Sandbox, dhow: &Instance, image: &str, runs: usize) -> Series {
-    let id = dhow.ok(&format!("create --net none --memory 512m --pids-limit 100 {image} /bin/true"));
+    let id = dhow.ok(&format!("run -d --net none --memory 512m --pids-limit 100 {image} sleep 1000"));
     let written = dhow_tests::command::text(dhow.root().join("containers").join(&id).join("config.json"));
-    dhow.ok(&format!("rm {id}"));
+    dhow.ok(&format!("rm -f {id}"));
     let wanted: Value = serde_json::from_str(&written).unwrap_or_default();
     let bundle = Bundle::new(sandbox, "engine", &["/bin/true"]).with(|config| {
         *config = wanted;
         config["root"] = json!({"path": "rootfs"});
+        config["process"]["args"] = json!(["/bin/true"]);
         if let Some(linux) = config["linux"].as_object_mut() {
             linux.remove("cgroupsPath");
             if let Some(namespaces) = linux["namespaces"].as_array_mut() {
