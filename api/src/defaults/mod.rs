@@ -80,7 +80,6 @@ pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
         rule(true, C, 5, 1, "rwm"),     // console
         rule(true, C, 5, 2, "rwm"),     // ptmx
         rule(true, C, 136, ANY, "rwm"), // pts
-        rule(false, C, 10, 229, "rwm"), // fuse
     ]
 }
 
