@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::command::{Call, Ran, tool};
-use crate::{Sandbox, eventually};
+use crate::{Registry, Sandbox, eventually};
 
 /// A separate dhow. On drop its containers are removed and its services stopped.
 #[derive(Debug)]
@@ -54,6 +54,19 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 impl Instance {
+    /// With an image of a registry of its own; the registry and the image's name there come along.
+    ///
+    /// # Panics
+    /// When the image cannot be pulled.
+    #[track_caller]
+    pub fn with_image(sandbox: &Sandbox, name: &str) -> (Registry, Self, String) {
+        let registry = Registry::with_images(sandbox);
+        let dhow = Self::new(sandbox);
+        let image = registry.image(name);
+        dhow.ok(&format!("pull -q {image}"));
+        (registry, dhow, image)
+    }
+
     /// With empty roots.
     pub fn new(sandbox: &Sandbox) -> Self {
         Self::named(sandbox, "instance")

@@ -4,15 +4,7 @@
 use std::path::PathBuf;
 
 use dhow_tests::tree::{self, Leave};
-use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, Terminal, isolated, tool};
-
-fn ready(sandbox: &Sandbox, name: &str) -> (Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(name);
-    dhow.ok(&format!("pull -q {image}"));
-    (dhow, image)
-}
+use dhow_tests::{BUSYBOX, Instance, Sandbox, Terminal, isolated, tool};
 
 fn file(sandbox: &Sandbox, name: &str) -> (PathBuf, String) {
     let path = sandbox.path().join(name);
@@ -23,7 +15,7 @@ fn file(sandbox: &Sandbox, name: &str) -> (PathBuf, String) {
 #[test]
 fn what_is_saved_is_loaded_here_and_elsewhere() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox, "rich:mixed");
+        let (_registry, dhow, image) = Instance::with_image(sandbox, "rich:mixed");
         dhow.ok(&format!("tag {image} app:1"));
         dhow.ok(&format!("tag {image} app:2"));
         let id = dhow.ok("inspect --format {{.Id}} app:1");
@@ -62,7 +54,7 @@ fn what_is_saved_is_loaded_here_and_elsewhere() {
 #[test]
 fn an_exported_container_is_an_image_again() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let change =
             "echo new >/new; chmod 4755 /new; ln /new /hard; rm /etc/group; mkdir -p /d; touch -d 2001-02-03 /d";
         dhow.dhow(["run", "-d", "--name", "web", "-v", "/data", &image, "sh", "-c"])
@@ -98,7 +90,7 @@ fn an_exported_container_is_an_image_again() {
 #[test]
 fn bad_archives_are_refused_in_one_line() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let before = dhow.files();
         for bytes in [Vec::new(), b"no\ntar at all".repeat(100), vec![0; 4096]] {
             dhow.dhow(["load"]).stdin(bytes.clone()).run().one_line(1, &["the archive"]);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use dhow_tests::tree::{self, Leave};
-use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, instance, isolated, tool};
+use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, instance, isolated, tool};
 use serde_json::Value;
 
 /// Everything that a layer can hold, done by a shell in a container.
@@ -14,14 +14,6 @@ rm -r /root; echo a file now >/root
 echo changed >>/etc/passwd; chmod 751 /bin
 touch -d 2001-02-03 /new/deep/file; truncate -s 1M /new/holes
 touch \"/new/$(printf '%0200d' 7)\"; mkdir /tmp/$(printf '%0150d' 1); touch /tmp/$(printf '%0150d' 1)/$(printf '%0150d' 2)";
-
-fn ready(sandbox: &Sandbox, name: &str) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(name);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
 
 /// Runs the change, commits it as `HOST/anna/changed:1`, and pushes it.
 fn change(registry: &Registry, dhow: &Instance, image: &str) -> String {
@@ -49,7 +41,7 @@ fn change(registry: &Registry, dhow: &Instance, image: &str) -> String {
 #[test]
 fn a_change_travels_to_another_root() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let target = change(&registry, &dhow, &image);
         let other = Instance::named(sandbox, "other");
         other.ok(&format!("pull -q {target}"));
@@ -70,7 +62,7 @@ fn a_change_travels_to_another_root() {
 #[test]
 fn what_is_pushed_others_accept() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let target = change(&registry, &dhow, &image);
         let remote = format!("docker://{target}");
         let inspected = tool("skopeo", ["inspect", "--tls-verify=false", &remote]).run().ok();
@@ -89,7 +81,7 @@ fn what_is_pushed_others_accept() {
 #[test]
 fn podman_pulls_and_runs_what_is_pushed() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let target = change(&registry, &dhow, &image);
         let (root, run) = (sandbox.dir("podman-root"), sandbox.dir("podman-run"));
         let podman = |args: &[&str]| {
@@ -120,7 +112,7 @@ fn podman_pulls_and_runs_what_is_pushed() {
 #[test]
 fn a_commit_is_the_same_every_time() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["run", "--name", "change", &image, "sh", "-c", CHANGE]).run().ok();
         let layers: Vec<Value> = ["one", "two"]
             .iter()
@@ -137,7 +129,7 @@ fn a_commit_is_the_same_every_time() {
 #[test]
 fn a_running_container_is_committed_too() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web {image} sleep 1000"));
         dhow.dhow(["exec", "web", "sh", "-c", "echo live >/live"]).run().ok();
         let target = registry.image("live");
@@ -151,7 +143,7 @@ fn a_running_container_is_committed_too() {
 #[test]
 fn installing_a_program_in_a_terminal_and_keeping_it() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, DEBIAN);
+        let (registry, dhow, image) = Instance::with_image(sandbox, DEBIAN);
         let mut terminal =
             dhow_tests::Terminal::open(dhow.dhow(["run", "-it", "--name", "work", &image, "bash", "--norc"]), 24, 80);
         terminal.expect("# ");
@@ -172,7 +164,7 @@ fn installing_a_program_in_a_terminal_and_keeping_it() {
 #[test]
 fn pushing_again_sends_nothing_and_another_repository_borrows() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let target = registry.image("copy/of:1");
         dhow.ok(&format!("tag {image} {target}"));
         let first = dhow.ok(&format!("push {target}"));
@@ -186,7 +178,7 @@ fn pushing_again_sends_nothing_and_another_repository_borrows() {
 #[test]
 fn tags_name_the_same_image() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("tag {image} mine"));
         dhow.ok(&format!("tag {image} mine:two"));
         assert_eq!(dhow.field("mine", "/Id"), dhow.field(&image, "/Id"));

@@ -1,18 +1,10 @@
 //! `dhow events`: docker's events, of commands and of what happens while no command runs.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
-use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, isolated};
+use dhow_tests::{BUSYBOX, Instance, isolated};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-
-fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
 
 /// All events so far: type and action, and for some the word that matters.
 fn actions(dhow: &Instance, filters: &[&str]) -> Vec<String> {
@@ -41,7 +33,7 @@ fn actions(dhow: &Instance, filters: &[&str]) -> Vec<String> {
 #[test]
 fn the_life_of_a_container_is_told() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run --rm {image} sh -c true"));
         assert_eq!(
             actions(&dhow, &["type=container", "type=network"]),
@@ -93,7 +85,7 @@ fn the_life_of_a_container_is_told() {
 #[test]
 fn images_and_volumes_are_told() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let other = registry.image("other:1");
         dhow.ok(&format!("tag {image} {other}"));
         dhow.ok(&format!("push -q {other}"));
@@ -114,7 +106,7 @@ fn images_and_volumes_are_told() {
 #[test]
 fn an_end_without_a_command_is_told_to_who_follows() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --net none --name web {image} sleep 1000"));
         let format = "{{.Action}} {{.Actor.Attributes.name}}";
         let mut follow = dhow.dhow(["events", "--filter", "type=container", "--format", format]).spawn();

@@ -5,17 +5,9 @@ use std::time::Duration;
 
 use dhow_api::clients::Snapshots;
 use dhow_api::snapshots::ListSnapshotsRequest;
-use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, isolated, tool};
+use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, isolated, tool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
 
 const SHIM: &str = "containerd-shim-dhow-v2";
 const TICK: &str = "n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.02; done";
@@ -23,7 +15,7 @@ const TICK: &str = "n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.02; done"
 #[test]
 fn the_services_die() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} httpd -f -p 80 -h /var/www"));
         let get = || tool("timeout", ["3", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).run();
         dhow_tests::eventually("it answers", 10, || (get().code == 0).then_some(()));
@@ -44,7 +36,7 @@ fn the_services_die() {
 #[test]
 fn a_shim_dies_and_its_container_runs_on() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["run", "-d", "--name", "tick", &image, "sh", "-c", TICK]).run().ok();
         let pid = dhow.pid("tick");
         assert_eq!(dhow.kill_all(SHIM, Signal::SIGKILL), 1);
@@ -69,7 +61,7 @@ fn a_shim_dies_and_its_container_runs_on() {
 #[test]
 fn a_container_ends_while_nobody_watches() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow([
             "run",
             "-d",
@@ -96,7 +88,7 @@ fn a_container_ends_while_nobody_watches() {
 #[test]
 fn everything_dies_at_once() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         for name in ["aa", "bb", "cc"] {
             dhow.dhow(["run", "-d", "--name", name, &image, "sleep", "1000"]).run().ok();
         }
@@ -115,7 +107,7 @@ fn everything_dies_at_once() {
 #[test]
 fn the_command_line_is_killed_at_any_moment_of_a_run() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         for delay in [1, 3, 5, 8, 12, 16, 20, 25, 30, 40, 55, 80, 120] {
             let run = dhow.dhow(["run", "-d", "--name", "cut", &image, "sleep", "1000"]).spawn();
             std::thread::sleep(Duration::from_millis(delay));
@@ -133,7 +125,7 @@ fn the_command_line_is_killed_at_any_moment_of_a_run() {
 #[test]
 fn a_shim_is_killed_at_any_moment_of_its_container_s_end() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         for delay in [0, 2, 4, 6, 9, 13, 20, 40] {
             dhow.dhow(["run", "-d", "--name", "cut", &image, "sleep", "1000"]).run().ok();
             let pid = dhow.pid("cut");
@@ -229,7 +221,7 @@ fn a_pull_is_killed_at_any_moment() {
 #[test]
 fn a_killed_run_leaves_no_anonymous_volume() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let volumes = || dhow.root().join("volumes").read_dir().map_or(0, Iterator::count);
         for _round in 0..5 {
             let run = dhow.dhow(["run", "-d", "--name", "cut", "-v", "/data", &image, "sleep", "1000"]).spawn();

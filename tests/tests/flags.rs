@@ -1,20 +1,12 @@
 //! Flags of `run` and `cp` whose effect shows only in a container: each as docker has it.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
-use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, isolated, tool};
-
-fn ready(sandbox: &Sandbox) -> (Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (dhow, image)
-}
+use dhow_tests::{BUSYBOX, Instance, isolated, tool};
 
 #[test]
 fn tar_streams_go_in_and_out() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let script = "mkdir -p /d/sub; echo text >/d/sub/f; chown 12:34 /d/sub/f; chmod 4711 /d/sub/f; ln -s f /d/sub/l; \
                       ln -s /outside /evil; touch /ready; sleep 1000";
         dhow.dhow(["run", "-d", "--net", "none", "--name", "web", &image, "sh", "-c", script]).run().ok();
@@ -54,7 +46,7 @@ fn tar_streams_go_in_and_out() {
 #[test]
 fn one_of_several_host_ports_is_taken() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         for (name, port) in [("one", 8000), ("two", 8001)] {
             dhow.ok(&format!("run -d --name {name} -p 8000-8001:80 {image} sleep 1000"));
             assert_eq!(dhow.ok(&format!("port {name}")), format!("80/tcp -> 0.0.0.0:{port}"));
@@ -71,7 +63,7 @@ fn one_of_several_host_ports_is_taken() {
 #[test]
 fn shared_memory_is_shared_by_who_may() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let hold = "echo shared >/dev/shm/f && touch /ready && sleep 1000";
         for (name, mode) in [("donor", "shareable"), ("alone", "private")] {
             dhow.dhow(["run", "-d", "--net", "none", "--name", name, "--ipc", mode, &image, "sh", "-c", hold])
@@ -91,7 +83,7 @@ fn shared_memory_is_shared_by_who_may() {
 #[test]
 fn an_init_reaps_and_passes_signals_on() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let init = |words: &[&str]| dhow.dhow(["run", "--rm", "--net", "none", "--init", &image]).args(words).run();
         assert_eq!(
             init(&["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"]).ok().out(),
@@ -126,7 +118,7 @@ fn an_init_reaps_and_passes_signals_on() {
 #[test]
 fn labels_come_from_files_and_unknown_wishes_are_named() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let file = sandbox.path().join("labels");
         std::fs::write(&file, "# a comment\none=1\n\ntwo=a=b\nthree\n").unwrap();
         dhow.ok(&format!("create --name made --label-file {} --label one=2 {image}", file.display()));
@@ -148,7 +140,7 @@ fn labels_come_from_files_and_unknown_wishes_are_named() {
 #[test]
 fn limits_change_while_a_container_runs() {
     isolated(|sandbox| {
-        let (dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --net none --name web -m 64m --pids-limit 100 {image} sleep 1000"));
         let limit = || dhow.ok("stats --no-stream --format {{.MemUsage}} web").rsplit(" / ").next().unwrap().to_owned();
         assert_eq!(limit(), "64MiB");

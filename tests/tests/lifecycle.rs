@@ -3,15 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, isolated};
-
-fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
+use dhow_tests::{BUSYBOX, Instance, isolated};
 
 /// A shell that says when it is ready, ends with 7 on TERM, and with 8 on USR1.
 const POLITE: [&str; 3] =
@@ -27,7 +19,7 @@ fn wait_for_log(dhow: &Instance, name: &str, text: &str) {
 #[test]
 fn ps_tells_what_is_there() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let id = dhow.ok(&format!("run -d --name web {image} sleep 1000"));
         assert_eq!(id.len(), 64);
         let table = dhow.ok("ps");
@@ -58,7 +50,7 @@ fn ps_tells_what_is_there() {
 #[test]
 fn names_are_given_when_none_is_asked_for() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         for _ in 0..3 {
             dhow.ok(&format!("create {image} true"));
         }
@@ -76,7 +68,7 @@ fn names_are_given_when_none_is_asked_for() {
 #[test]
 fn logs_keep_both_streams_and_follow() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["run", "--name", "talk", &image, "sh", "-c", "echo one; echo two >&2; echo three"]).run().ok();
         let logs = dhow.run("logs talk").ok();
         assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\nthree\n", "two\n"));
@@ -99,7 +91,7 @@ fn logs_keep_both_streams_and_follow() {
 #[test]
 fn logs_are_rotated() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let options = ["run", "--name", "chatty", "--log-opt", "max-size=100k", "--log-opt", "max-file=3"];
         dhow.dhow(options).args([&image, "sh", "-c", "seq 1 40000"]).run().ok();
         let id = dhow.ok("ps -aq --no-trunc");
@@ -119,7 +111,7 @@ fn logs_are_rotated() {
 #[test]
 fn exec_runs_beside_the_first_process() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -e FROM=run {image} sleep 1000"));
         let exec = |args: &[&str]| dhow.dhow(["exec"]).args(args);
         assert_eq!(exec(&["web", "sh", "-c", "echo $FROM; pwd"]).run().ok().stdout, "run\n/\n");
@@ -155,7 +147,7 @@ fn exec_runs_beside_the_first_process() {
 #[test]
 fn stop_sends_its_signal_and_then_kills() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["run", "-d", "--name", "polite", &image]).args(POLITE).run().ok();
         wait_for_log(&dhow, "polite", "ready");
         let start = Instant::now();
@@ -193,7 +185,7 @@ fn stop_sends_its_signal_and_then_kills() {
 #[test]
 fn the_default_time_to_stop_is_ten_seconds() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         // The first process of a container has no default actions: sleep does not hear SIGTERM.
         dhow.ok(&format!("run -d --name sleep {image} sleep 1000"));
         let start = Instant::now();
@@ -207,7 +199,7 @@ fn the_default_time_to_stop_is_ten_seconds() {
 #[test]
 fn start_restart_kill_wait() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["create", "--name", "web", &image]).args(POLITE).run().ok();
         assert_eq!(dhow.status("web"), "created");
         assert_eq!(dhow.ok("start web"), "web");
@@ -237,7 +229,7 @@ fn start_restart_kill_wait() {
 #[test]
 fn start_attached_gives_output_and_exit_code() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["create", "-i", "--name", "once", &image, "sh", "-c", "cat; exit 6"]).run().ok();
         let ran = dhow.dhow(["start", "-ai", "once"]).stdin("typed\n").run().code(6);
         assert_eq!(ran.stdout, "typed\n");
@@ -248,7 +240,7 @@ fn start_attached_gives_output_and_exit_code() {
 #[test]
 fn pause_stops_time() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow(["run", "-d", "--name", "tick", &image, "sh", "-c", "while :; do echo tick; sleep 0.05; done"])
             .run()
             .ok();
@@ -269,7 +261,7 @@ fn pause_stops_time() {
 #[test]
 fn restart_policies() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.dhow([
             "run",
             "-d",
@@ -295,7 +287,7 @@ fn restart_policies() {
 #[test]
 fn inspect_has_docker_s_shape() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 8080:80 -e A=b -l team=red {image} sleep 1000"));
         assert_eq!(dhow.field("web", "/Config/Image"), image.as_str());
         assert_eq!(dhow.field("web", "/Config/Cmd"), serde_json::json!(["sleep", "1000"]));

@@ -1,15 +1,7 @@
 //! The network: published ports, container to container, and out through NAT, on loopback and namespaces of the test's.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
-use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, isolated, tool};
-
-fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
+use dhow_tests::{BUSYBOX, DEBIAN, Instance, isolated, tool};
 
 const SERVER: &str = "httpd -f -p 80 -h /var/www";
 
@@ -51,7 +43,7 @@ ip -n outside link set lo up";
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let _outside = outside();
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} {SERVER}"));
         assert_eq!(eventually_get("http://127.0.0.1:8080/"), "hello from a container\n");
@@ -82,7 +74,7 @@ fn a_published_port_is_reached_from_everywhere() {
 #[test]
 fn a_container_reaches_another_and_itself() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 8081:80 {image} {SERVER}"));
         let address = dhow.field("web", "/NetworkSettings/IPAddress").as_str().unwrap().to_owned();
         eventually_get("http://127.0.0.1:8081/");
@@ -104,7 +96,7 @@ fn a_container_reaches_another_and_itself() {
 #[test]
 fn out_through_nat() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let _outside = outside();
         let page = sandbox.dir("page");
         std::fs::write(page.join("index.html"), "outside\n").unwrap();
@@ -129,7 +121,7 @@ fn out_through_nat() {
 #[test]
 fn modes_host_none_and_container() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let links = |mode: &str| dhow.ok(&format!("run --rm --net {mode} {image} ls /sys/class/net"));
         assert_eq!(links("none"), "lo");
         assert!(links("host").contains("lo"));
@@ -150,7 +142,7 @@ fn modes_host_none_and_container() {
 #[test]
 fn a_port_that_is_taken_is_named() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} {SERVER}"));
         dhow.run(&format!("run -d --name second -p 8080:80 {image} {SERVER}")).one_line(125, &["8080"]);
         let listener = std::net::TcpListener::bind("0.0.0.0:9090").unwrap();
@@ -169,7 +161,7 @@ fn a_port_that_is_taken_is_named() {
 #[test]
 fn free_ports_and_udp() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 80 {image} {SERVER}"));
         let port = dhow.field("web", "/NetworkSettings/Ports/80~1tcp/0/HostPort").as_str().unwrap().to_owned();
         assert_eq!(eventually_get(&format!("http://127.0.0.1:{port}/")), "hello from a container\n");
@@ -192,7 +184,7 @@ fn free_ports_and_udp() {
 #[test]
 fn two_instances_do_not_see_each_other() {
     isolated(|sandbox| {
-        let (registry, dhow, image) = ready(sandbox);
+        let (registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let other = Instance::named(sandbox, "other");
         other.ok(&format!("pull -q {image}"));
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} {SERVER}"));
@@ -210,7 +202,7 @@ fn two_instances_do_not_see_each_other() {
 #[test]
 fn addresses_are_given_back() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let mut addresses = std::collections::BTreeSet::new();
         for _ in 0..6 {
             addresses.insert(dhow.ok(&format!("run --rm {image} hostname -i")));

@@ -3,21 +3,13 @@
 
 use std::time::Duration;
 
-use dhow_tests::{BUSYBOX, Cgroups, DEBIAN, Instance, Registry, Sandbox, isolated, isolated_with};
+use dhow_tests::{BUSYBOX, Cgroups, DEBIAN, Instance, Registry, isolated, isolated_with};
 use nix::sys::signal::Signal;
-
-fn ready(sandbox: &Sandbox) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(BUSYBOX);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
 
 #[test]
 fn exit_codes_are_docker_s() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let run = |args: &[&str]| dhow.dhow(["run", "--rm", "--net", "none"]).args(args).run();
         run(&[&image, "true"]).code(0);
         run(&[&image, "false"]).code(1);
@@ -40,7 +32,7 @@ fn exit_codes_are_docker_s() {
 #[test]
 fn streams_come_through_whole_and_apart() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let run = |args: &[&str]| dhow.dhow(["run", "--rm", "--net", "none"]).args(args);
         assert_eq!(run(&["-i", &image, "cat"]).stdin("hi\n").run().ok().stdout, "hi\n");
         assert_eq!(run(&[&image, "cat"]).stdin("not forwarded").run().ok().stdout, "");
@@ -57,7 +49,7 @@ fn streams_come_through_whole_and_apart() {
 #[test]
 fn flags_that_change_what_is_inside() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let said = |args: &[&str]| dhow.dhow(["run", "--rm", "--net", "none"]).args(args).run().ok().out().to_owned();
         assert_eq!(said(&["-e", "A=b c", &image, "sh", "-c", "echo $A"]), "b c");
         assert_eq!(said(&["-w", "/var/www", &image, "pwd"]), "/var/www");
@@ -99,7 +91,7 @@ fn flags_that_change_what_is_inside() {
 #[test]
 fn a_container_is_confined_as_docker_does_it() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let said = |script: &str| dhow.dhow(["run", "--rm", &image, "sh", "-c", script]).run().ok().out().to_owned();
         let status = said("grep -E '^(Cap(Eff|Prm|Bnd|Amb|Inh)|Seccomp|NoNewPrivs):' /proc/self/status");
         let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n\
@@ -111,7 +103,7 @@ fn a_container_is_confined_as_docker_does_it() {
 #[test]
 fn what_must_not_work_inside_does_not() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let said = |script: &str| dhow.dhow(["run", "--rm", &image, "sh", "-c", script]).run().ok().out().to_owned();
         assert_eq!(said("cat /proc/1/comm; true"), "sh", "it is the first of its own processes");
         assert_eq!(said("ls -l /proc/keys | cut -c1-10; wc -c </proc/keys"), "crw-rw-rw-\n0");
@@ -140,7 +132,7 @@ fn what_must_not_work_inside_does_not() {
 #[test]
 fn environment_and_files_are_those_docker_gives() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let run = ["run", "--rm", "--name", "env", "--hostname", "thing", &image, "env"];
         let mut env: Vec<String> = dhow.dhow(run).run().ok().lines().map(str::to_owned).collect();
         env.sort();
@@ -159,7 +151,7 @@ fn environment_and_files_are_those_docker_gives() {
 #[test]
 fn limits_hold() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         limits(&dhow, &image);
         let memory = ["run", "--rm", "-m", "32m", &image, "sh", "-c", "tail -c 200m /dev/zero >/dev/null"];
         dhow.dhow(memory).run().code(137);
@@ -181,7 +173,7 @@ fn limits(dhow: &Instance, image: &str) {
 #[test]
 fn it_runs_on_cgroup_v2() {
     isolated_with(Cgroups::V2, |sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         limits(&dhow, &image);
         assert_eq!(dhow.ok(&format!("run --rm {image} echo v2")), "v2");
         dhow.dhow(["run", "--rm", &image, "sh", "-c", "mknod /tmp/sda b 254 0 && cat /tmp/sda"]).run().code(1);
@@ -191,7 +183,7 @@ fn it_runs_on_cgroup_v2() {
 #[test]
 fn signals_reach_the_container() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
         let mut run = dhow.dhow(["run", "--rm", &image, "sh", "-c", script]).spawn();
         run.wait_for_output("ready");
@@ -212,7 +204,7 @@ fn signals_reach_the_container() {
 #[test]
 fn rm_leaves_nothing_and_without_it_the_container_stays() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let before = dhow.files();
         dhow.ok(&format!("run --rm {image} sh -c true"));
         assert_eq!(dhow.ok("ps -aq"), "");
@@ -263,7 +255,7 @@ fn a_debian_runs_its_own_programs() {
 #[test]
 fn many_run_at_once() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let runs: Vec<_> =
             (0..12).map(|n| dhow.dhow(["run", "--rm", &image, "echo", &n.to_string()]).spawn()).collect();
         for (n, run) in runs.into_iter().enumerate() {

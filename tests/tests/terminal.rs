@@ -1,20 +1,12 @@
 //! A real terminal: size, resize, ctrl-c, job control, exit codes, detaching and coming back.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
-use dhow_tests::{BUSYBOX, DEBIAN, Instance, Registry, Sandbox, Terminal, isolated};
-
-fn ready(sandbox: &Sandbox, image: &str) -> (Registry, Instance, String) {
-    let registry = Registry::with_images(sandbox);
-    let dhow = Instance::new(sandbox);
-    let image = registry.image(image);
-    dhow.ok(&format!("pull -q {image}"));
-    (registry, dhow, image)
-}
+use dhow_tests::{BUSYBOX, DEBIAN, Instance, Terminal, isolated};
 
 #[test]
 fn a_shell_on_a_terminal() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let mut terminal = Terminal::open(dhow.dhow(["run", "--rm", "-it", &image, "sh"]), 30, 100);
         terminal.expect("# ");
         let before = terminal.settings();
@@ -48,7 +40,7 @@ fn a_shell_on_a_terminal() {
 #[test]
 fn the_terminal_is_given_back_as_it_was() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let script = "stty -g; \"$@\"; echo code $?; stty -g; echo done";
         let program = dhow.dhow(["run", "--rm", "-it", &image, "false"]).into_command();
         let mut call = dhow_tests::tool("sh", ["-c", script, "sh"]).arg(program.get_program()).args(program.get_args());
@@ -69,7 +61,7 @@ fn the_terminal_is_given_back_as_it_was() {
 #[test]
 fn job_control_works_in_bash() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, DEBIAN);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, DEBIAN);
         let mut terminal = Terminal::open(dhow.dhow(["run", "--rm", "-it", &image, "bash", "--norc"]), 24, 80);
         terminal.expect("# ");
         // Once bash has written a word, its line editor has given the terminal back, which now echoes itself.
@@ -95,7 +87,7 @@ fn job_control_works_in_bash() {
 #[test]
 fn detach_and_attach_again() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let mut terminal = Terminal::open(dhow.dhow(["run", "-it", "--name", "shell", &image, "sh"]), 24, 80);
         terminal.expect("# ");
         terminal.send("mark=kept\n");
@@ -116,7 +108,7 @@ fn detach_and_attach_again() {
 #[test]
 fn exec_on_a_terminal() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web {image} sleep 1000"));
         let mut terminal = Terminal::open(dhow.dhow(["exec", "-it", "web", "sh"]), 33, 77);
         terminal.expect("# ");
@@ -137,7 +129,7 @@ fn exec_on_a_terminal() {
 #[test]
 fn a_terminal_is_refused_where_there_is_none() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.run(&format!("run --rm -it {image} sh")).one_line(125, &["not a TTY"]);
         assert_eq!(dhow.ok("ps -aq"), "");
     });
@@ -146,7 +138,7 @@ fn a_terminal_is_refused_where_there_is_none() {
 #[test]
 fn hanging_up_leaves_the_container_running() {
     isolated(|sandbox| {
-        let (_registry, dhow, image) = ready(sandbox, BUSYBOX);
+        let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         let mut terminal = Terminal::open(dhow.dhow(["run", "-it", "--name", "shell", &image, "sh"]), 24, 80);
         terminal.expect("# ");
         drop(terminal);
