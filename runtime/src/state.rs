@@ -125,7 +125,7 @@ impl State {
 
     /// Whether the configuration may have a field of this name: reading the whole of it is wasted on those that have not.
     pub(crate) fn may_have(&self, field: &str) -> bool {
-        self.config.get().contains(&format!("\"{field}\""))
+        may_mention(self.config.get(), field)
     }
 
     /// Whether the first process still runs: that very one, and not as a zombie.
@@ -135,6 +135,11 @@ impl State {
             && process::stat(self.init_process_pid)
                 .is_some_and(|stat| stat.start_time == self.init_process_start && !stat.is_dead())
     }
+}
+
+/// JSON may spell any letter of a name as an escape.
+fn may_mention(json: &str, field: &str) -> bool {
+    json.contains(&format!("\"{field}\"")) || json.contains("\\u")
 }
 
 /// A container's directory, held by whoever creates, starts, updates or deletes it. The kernel lets go of it with the
@@ -193,3 +198,15 @@ pub(crate) const FILE: &str = "state.json";
 const FRESH: &str = ".state.json";
 /// The name of the socket that a created container listens on.
 pub(crate) const START: &str = "start.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_however_it_is_spelt() {
+        assert!(may_mention(r#"{"hooks":{"poststop":[]}}"#, "poststop"));
+        assert!(may_mention(r#"{"hooks":{"\u0070oststop":[]}}"#, "poststop"));
+        assert!(!may_mention(r#"{"process":{"args":["poststop"]}}"#, "poststart"));
+    }
+}
