@@ -1,13 +1,17 @@
-//! What killed commands left of images: downloads, layers half unpacked, layers of an image that never got its name.
+//! What is left when nothing uses it any more: downloads of killed commands, layers half unpacked, layers of an image that never
+//! got its name, empty cgroups.
 //!
 //! Whoever adds images holds the store's lock, also against us: what no image has while we hold it belongs to nobody who
 //! lives.
+
+use std::path::Path;
 
 use dhow_api::snapshots::{CleanupRequest, Info, ListSnapshotsRequest};
 use dhow_image::{Digest, Quiet};
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::spec::CGROUP_PARENT;
 use crate::{sink, snapshot};
 
 /// Removes everything of neither an image nor a container, and waits until its space is free. Waits for running pulls.
@@ -34,6 +38,17 @@ pub(crate) fn sweep(ctx: &Context) -> Result<()> {
 /// The same, for who is alone already.
 pub(crate) fn sweep_in(ctx: &Context, _quiet: &Quiet<'_>) -> Result<()> {
     remove_snapshots(ctx, |name| !name.starts_with(sink::EXTRACT)).map(drop)
+}
+
+/// Removes the cgroups that containers' cgroups are made in, where none is left. A container that is being made meanwhile makes
+/// them anew.
+pub(crate) fn cgroup_parents() {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = root.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        // The kernel refuses while there are containers, of this root or another; mostly there is nothing.
+        std::fs::remove_dir(hierarchy.join(CGROUP_PARENT)).ok();
+    }
 }
 
 /// Waits until all that was removed is gone from the disk.

@@ -37,6 +37,7 @@ const INIT: &str = r#"
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 case $(stat -f -c %T "$DHOW_TEST_SCRATCH") in overlayfs) mount -t tmpfs -o mode=700 tmpfs "$DHOW_TEST_SCRATCH";; esac
+case $(stat -f -c %T /sys/fs/cgroup) in tmpfs) mount -o remount,bind,ro /sys/fs/cgroup;; esac
 [ "$DHOW_TEST_CGROUPS" != v2 ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 busybox ip link set lo up
 set +e

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::dist::{self, Profile};
-use crate::leftovers::Census;
+use crate::leftovers::{self, Census};
 use crate::packages;
 use crate::shell::{Error, Result, cargo, run, target, which};
 use crate::suite;
@@ -37,6 +37,7 @@ pub(crate) fn test() -> Result<()> {
     });
     report.step("runc's own suite", || suite::run(&target().join("dist/dhow-runtime"), &[]));
     report.step("nothing left behind", || {
+        leftovers::remove_cgroup_parents(&before);
         let after = Census::take();
         let left = after.since(&before);
         println!("    {} mounts, cgroups, interfaces, tables, processes, sockets and files compared", after.len());

@@ -21,6 +21,23 @@ const OURS: [&str; 7] = [
     "dhow-bench",
 ];
 
+/// Cgroups that dhow, our tests' shims, podman and containerd make containers' cgroups in and keep for the next container.
+const CGROUP_PARENTS: [&str; 5] = ["dhow", "dhow-shim-test", "libpod_parent", "libpod_parent/conmon", "default"];
+
+/// Removes the empty ones of [`CGROUP_PARENTS`] that were not there `before`. One in which somebody's cgroup was left is not
+/// empty, and stays to be counted.
+pub(crate) fn remove_cgroup_parents(before: &Census) {
+    let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else { return };
+    let hierarchies = hierarchies.flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+    for hierarchy in hierarchies {
+        for parent in CGROUP_PARENTS.iter().rev().map(|name| hierarchy.join(name)) {
+            if !before.0.contains(&format!("cgroup: {}", parent.display())) {
+                fs::remove_dir(parent).ok();
+            }
+        }
+    }
+}
+
 impl Census {
     /// Looks at the machine.
     pub(crate) fn take() -> Self {

@@ -56,6 +56,7 @@ impl Run for Command {
             ctx.say("")?;
         }
         bytes += leftovers::prune(ctx)?;
+        leftovers::cgroup_parents();
         let container_ids = ctx.containers().ids()?;
         ctx.network().gc(&GcRequest { container_ids, ..Default::default() })?;
         ctx.say(&format!("Total reclaimed space: {}", human::size(bytes)))?;

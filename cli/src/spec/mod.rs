@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::parse::security;
 use crate::rootfs::users::User;
 
+/// The cgroup that containers' cgroups lie in unless `--cgroup-parent` says another.
+pub(crate) const CGROUP_PARENT: &str = "dhow";
+
 /// What a start knows beyond the record.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
@@ -282,7 +285,7 @@ fn sysctls(record: &Record) -> BTreeMap<String, String> {
 
 fn cgroups_path(id: &str, parent: &str) -> String {
     let parent = parent.trim_matches('/');
-    if parent.is_empty() { format!("/dhow/{id}") } else { format!("/{parent}/{id}") }
+    if parent.is_empty() { format!("/{CGROUP_PARENT}/{id}") } else { format!("/{parent}/{id}") }
 }
 
 #[cfg(test)]

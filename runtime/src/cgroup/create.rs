@@ -208,18 +208,28 @@ fn make_path(
     ready: impl Fn(&Dir),
 ) -> Result<(Dir, Dir, bool)> {
     const TRIES: u32 = 10;
-    let name = target.file_name().map_or(Path::new("."), Path::new);
     let mut tries = 0;
     loop {
-        let parent = open_parent(mount, target.parent().unwrap_or(mount), &prepare)?;
-        ready(&parent);
-        match parent.make_child(name) {
-            Ok((dir, new)) => return Ok((parent, dir, new)),
+        match try_make_path(mount, target, &prepare, &ready) {
             // Somebody tidies up and has just removed the empty cgroup above.
-            Err(Errno::ENOENT | Errno::ENODEV) if tries < TRIES => tries += 1,
-            Err(source) => return Err(CgroupError::File { verb: "make", path: target.to_owned(), source }),
+            Err(CgroupError::File { source: Errno::ENOENT | Errno::ENODEV, .. }) if tries < TRIES => tries += 1,
+            result => return result,
         }
     }
+}
+
+fn try_make_path(
+    mount: &Path,
+    target: &Path,
+    prepare: impl Fn(&Dir, &Dir) -> Result<()>,
+    ready: impl Fn(&Dir),
+) -> Result<(Dir, Dir, bool)> {
+    let parent = open_parent(mount, target.parent().unwrap_or(mount), prepare)?;
+    ready(&parent);
+    let (dir, new) = parent
+        .make_child(target.file_name().map_or(Path::new("."), Path::new))
+        .map_err(|source| CgroupError::File { verb: "make", path: target.to_owned(), source })?;
+    Ok((parent, dir, new))
 }
 
 /// Opens a cgroup for others to lie in, and makes what is missing on the way.
