@@ -30,6 +30,7 @@ pub(crate) const TEST: &[Package] = &[
     ("e2fsprogs", "mkfs.ext4"),
     ("strace", "strace"),
     ("jq", "jq"),
+    ("python3-seccomp", "/var/lib/dpkg/info/python3-seccomp.list"),
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),

@@ -53,11 +53,16 @@ impl<'a> Reading<'a> {
         Self { profile, architectures, rules, last }
     }
 
+    /// What holds where no rule does.
+    pub(super) fn default(&self) -> u32 {
+        self.profile.default_action().as_u32(self.profile.default_errno_ret())
+    }
+
     pub(super) fn answer(&self, call: &Call) -> u32 {
         const KILL_PROCESS: u32 = 0x8000_0000;
         let x86_64 = call.audit == Architecture::X86_64.audit();
         let bit = if x86_64 { call.number & 0x4000_0000 } else { 0 };
-        let default = self.profile.default_action().as_u32(self.profile.default_errno_ret());
+        let default = self.default();
         if !self.architectures.iter().any(|arch| arch.audit() == call.audit) {
             return KILL_PROCESS;
         }
@@ -92,6 +97,18 @@ impl<'a> Reading<'a> {
             Some(last) if refuses && rules.is_empty() && call.number > *last && room => 0x5_0026,
             _ => default,
         }
+    }
+
+    /// The rules of this number.
+    pub(super) fn concerned(&self, audit: u32, number: u32) -> Vec<&LinuxSyscall> {
+        self.rules.get(&(audit, number)).into_iter().flatten().map(|(rule, _)| *rule).collect()
+    }
+
+    /// Whether a rule of this number compares with something beyond 32 bits.
+    pub(super) fn compares_widely(&self, audit: u32, number: u32) -> bool {
+        let rules = self.rules.get(&(audit, number)).into_iter().flatten();
+        let mut args = rules.flat_map(|(rule, _)| rule.args().as_deref().unwrap_or_default());
+        args.any(|arg| arg.value().max(arg.value_two().unwrap_or(0)) > u64::from(u32::MAX))
     }
 
     /// Arguments around the values that the rules of this number compare with.
@@ -199,18 +216,8 @@ fn rules() -> impl Strategy<Value = serde_json::Value> {
         .chain(&["setsockopt"])
         .any(|prefix| name.starts_with(prefix) && multiplexed(name).is_none())
     });
-    let action = prop::sample::select(vec![
-        json!({"action": "SCMP_ACT_ALLOW"}),
-        json!({"action": "SCMP_ACT_ERRNO"}),
-        json!({"action": "SCMP_ACT_ERRNO", "errnoRet": 13}),
-        json!({"action": "SCMP_ACT_KILL"}),
-        json!({"action": "SCMP_ACT_KILL_PROCESS"}),
-        json!({"action": "SCMP_ACT_TRAP"}),
-        json!({"action": "SCMP_ACT_LOG"}),
-        json!({"action": "SCMP_ACT_TRACE", "errnoRet": 99}),
-    ]);
     let names = vec(prop::sample::select(known), 1..30);
-    (action, names, prop_oneof![3 => Just(Vec::new()), 2 => vec(arguments(), 1..4)]).prop_map(
+    (actions(), names, prop_oneof![3 => Just(Vec::new()), 2 => vec(arguments(), 1..4)]).prop_map(
         |(mut rule, names, args)| {
             rule["names"] = json!(names);
             rule["args"] = json!(args);
@@ -219,7 +226,22 @@ fn rules() -> impl Strategy<Value = serde_json::Value> {
     )
 }
 
-fn arguments() -> impl Strategy<Value = serde_json::Value> {
+/// What a rule can lead to.
+pub(super) fn actions() -> impl Strategy<Value = serde_json::Value> {
+    prop::sample::select(vec![
+        json!({"action": "SCMP_ACT_ALLOW"}),
+        json!({"action": "SCMP_ACT_ERRNO"}),
+        json!({"action": "SCMP_ACT_ERRNO", "errnoRet": 13}),
+        json!({"action": "SCMP_ACT_KILL"}),
+        json!({"action": "SCMP_ACT_KILL_PROCESS"}),
+        json!({"action": "SCMP_ACT_TRAP"}),
+        json!({"action": "SCMP_ACT_LOG"}),
+        json!({"action": "SCMP_ACT_TRACE", "errnoRet": 99}),
+    ])
+}
+
+/// A condition of a rule.
+pub(super) fn arguments() -> impl Strategy<Value = serde_json::Value> {
     let operator = prop::sample::select(vec!["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]);
     let value = || prop_oneof![0_u64..20, any::<u32>().prop_map(u64::from), any::<u64>(), Just(u64::MAX), Just(0)];
     (0_usize..6, operator, value(), prop::option::of(value())).prop_map(|(index, operator, value, second)| {
