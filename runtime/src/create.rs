@@ -25,7 +25,7 @@ use crate::intel_rdt::{self, Group};
 use crate::net_devices::{self, Found};
 use crate::notify;
 use crate::plan::{Mount, MountKind, Plan};
-use crate::request::{RootfsSource, Stdio};
+use crate::request::{Held, RootfsSource, Stdio};
 use crate::seccomp::{self, Filter};
 use crate::state::{self, Lock, START, State};
 use crate::{CreateRequest, Created, Error, Result, Runtime, idmap, lsm};
@@ -147,15 +147,20 @@ impl Unfinished {
         let unified = is_unified();
         if unified {
             // The child is born in it.
-            let cgroup = self.cgroup.insert(cgroup_plan.create(plan.resources.as_ref())?);
+            let cgroup = self.cgroup.insert(cgroup_plan.create_unfiltered(plan.resources.as_ref())?);
             plan.cgroup_owner.map_or(Ok(()), |uid| cgroup.give_to(uid))?;
         }
         if let (Some(group), Some(rdt)) = (&self.intel_rdt, &plan.intel_rdt) {
             group.create(rdt)?;
         }
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
+        let held = request.held;
         self.spawn(request, given, unified, (&ours, theirs))?;
         let pid = self.child.as_ref().map_or(0, |c| c.pid);
+        if let Some(cgroup) = &mut self.cgroup {
+            // The kernel takes its time to verify the filter: the child mounts meanwhile.
+            cgroup.filter_devices(plan.resources.as_ref())?;
+        }
         let mut handshake = Handshake { channel: &ours, plan, document, pid, console: None };
         handshake.map_ids()?;
         net_devices::move_into(&given.net_devices, &network(plan, pid))?;
@@ -175,7 +180,8 @@ impl Unfinished {
         self.record(pid, plan)?;
         let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
         let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
-        Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone() })
+        let held = held.then(|| Held { channel: ours, state: self.state.clone() });
+        Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone(), held })
     }
 
     /// Clones the container's process. The request's descriptors are closed here afterwards.
@@ -187,8 +193,12 @@ impl Unfinished {
         (ours, theirs): (&Channel, Channel),
     ) -> Result<()> {
         let Given { plan, filter, document, .. } = *given;
-        let listener = seqpacket::listen(self.lock.dir(), OsStr::new(START));
-        let listener = listener.map_err(Error::sys("listen on start.sock"))?;
+        let listener = if request.held {
+            None
+        } else {
+            let listener = seqpacket::listen(self.lock.dir(), OsStr::new(START));
+            Some(listener.map_err(Error::sys("listen on start.sock"))?)
+        };
         let preserve_fds = request.preserve_fds + request.listen_fds;
         inherited(preserve_fds)?;
         let mut join = Vec::new();

@@ -105,7 +105,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     }
     born.armed = false;
     let pidfd = born.child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
-    Ok(Created { pid, pidfd, console, warnings })
+    Ok(Created { pid, pidfd, console, warnings, held: None })
 }
 
 /// Kills and reaps the process when something fails after its birth.

@@ -10,7 +10,8 @@
 //!     │◀──────────────────────── RootReady ────│  only with hooks
 //!     │── HooksDone ──────────────────────────▶│
 //!     │◀──────────────────── Console (+ fd) ───│  only with a terminal
-//!     │◀──────────────────────────── Ready ────│  init: it waits on start.sock from here on
+//!     │◀──────────────────────────── Ready ────│  init: it waits to be started from here on
+//!     │── Start ──────────────────────────────▶│  only when its creator holds it: then there is no start.sock
 //!     │                                        │
 //!  start                                       │  another process, a connection to start.sock
 //!     │◀───────────────────────── Accepted ────│
@@ -37,6 +38,7 @@ pub(crate) enum Message {
     HooksDone,
     Console,
     Ready,
+    Start,
     Accepted,
     Born { pid: i32 },
     Failed(Failure),
@@ -75,6 +77,7 @@ impl Message {
             Self::Console => vec![6],
             Self::Ready => vec![7],
             Self::Accepted => vec![8],
+            Self::Start => vec![11],
             Self::Born { pid } => [&[10][..], &pid.to_ne_bytes()].concat(),
             Self::Failed(failure) => {
                 let kind = KINDS.iter().position(|k| *k == failure.kind).and_then(|k| u8::try_from(k).ok());
@@ -95,6 +98,7 @@ impl Message {
             [6] => Self::Console,
             [7] => Self::Ready,
             [8] => Self::Accepted,
+            [11] => Self::Start,
             [10, pid @ ..] => Self::Born { pid: i32::from_ne_bytes(pid.try_into().ok()?) },
             [9, kind, text @ ..] => Self::Failed(Failure {
                 kind: *KINDS.get(usize::from(*kind))?,
@@ -173,6 +177,7 @@ mod tests {
             Message::HooksDone,
             Message::Console,
             Message::Ready,
+            Message::Start,
             Message::Accepted,
             Message::Born { pid: 4712 },
             Message::Failed(failed),

@@ -42,7 +42,7 @@ mod start;
 mod state;
 
 pub use error::{Error, Kind, plain};
-pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Listing, RootfsSource, Stdio};
+pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RootfsSource, Stdio};
 pub use runtime::{CgroupDriver, Rootless, Runtime};
 pub use state::Status;
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::Process;
-use crate::state::Status;
+use crate::handshake::Channel;
+use crate::state::{State, Status};
 
 /// Where a process's stdin, stdout and stderr come from.
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ pub struct CreateRequest {
     pub notify: bool,
     /// Written with the first process's pid before it is started.
     pub pid_file: Option<PathBuf>,
+    /// Its creator will start it, by [`Created::held`]: nobody else can, and it ends when its creator does before.
+    pub held: bool,
 }
 
 /// A process to be run in a running container.
@@ -100,6 +103,15 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// What was asked for and could not be done, but does not stop the container (an unknown capability).
     pub warnings: Vec<String>,
+    /// What [`crate::Runtime::start_held`] starts it by, when [`CreateRequest::held`] asked for it.
+    pub held: Option<Held>,
+}
+
+/// A created container in its creator's hand.
+#[derive(Debug)]
+pub struct Held {
+    pub(crate) channel: Channel,
+    pub(crate) state: State,
 }
 
 /// What is known of a container: the specification's state, with runc's additions.

@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{OomWatch, Stats};
 use crate::config::Process;
-use crate::{ContainerState, CreateRequest, Created, ExecRequest, Listing, Result};
+use crate::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, Result};
 use crate::{control, create, exec, inspect, notify, start};
 
 /// How cgroups are made.
@@ -93,6 +93,14 @@ impl Runtime {
     /// [`crate::Error::NotFound`]; [`crate::Error::Status`] when it is not created; [`crate::Error::Child`] when the program can't be executed.
     pub fn start(&self, id: &str) -> Result<()> {
         start::start(self, id)
+    }
+
+    /// As [`Self::start`], for who has just created it: without a connection to it to be made, and its state to be read again.
+    ///
+    /// # Errors
+    /// [`crate::Error::Child`] when the program can't be executed.
+    pub fn start_held(&self, held: Held) -> Result<()> {
+        start::start_held(self, held)
     }
 
     /// What is known of it.

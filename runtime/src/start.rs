@@ -7,6 +7,7 @@ use dhow_sys::{Errno, seqpacket};
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
+use crate::request::Held;
 use crate::state::{Lock, START, State};
 use crate::{Error, Result, Runtime, Status};
 
@@ -31,13 +32,26 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", &socket)(e)),
         _ => {}
     }
-    match channel.receive().map_err(Error::sys("hear from the container's process"))? {
-        None => {}
-        Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
-        Some((other, _)) => return Err(crate::create::unexpected(&other)),
-    }
+    executed(&channel)?;
     drop(lock);
     poststart(runtime, &state)
+}
+
+/// See [`Runtime::start_held`].
+pub(crate) fn start_held(runtime: &Runtime, held: Held) -> Result<()> {
+    let Held { channel, state } = held;
+    channel.send(&Message::Start).map_err(Error::sys("tell the container's process to start"))?;
+    executed(&channel)?;
+    poststart(runtime, &state)
+}
+
+/// Waits until the program is executed, or the process killed.
+fn executed(channel: &Channel) -> Result<()> {
+    match channel.receive().map_err(Error::sys("hear from the container's process"))? {
+        None => Ok(()),
+        Some((Message::Failed(f), _)) => Err(Error::Child { text: f.text, kind: f.kind }),
+        Some((other, _)) => Err(crate::create::unexpected(&other)),
+    }
 }
 
 /// The program runs; a poststart hook that fails ends it again.

@@ -50,7 +50,7 @@ impl fmt::Display for Status {
 }
 
 /// state.json.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The container's name.
     pub(crate) id: String,

@@ -5,6 +5,9 @@
 //! program executes itself anew, once, through a copy of its mount that is detached and read-only: whatever leads to the
 //! file from then on leads through that mount, and gives EROFS to everyone. The page cache is shared, nothing is copied.
 
+#[cfg(target_arch = "x86_64")]
+mod entry;
+
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -20,7 +23,8 @@ use crate::{Errno, Result, process};
 /// when that is already so, or when the privilege for it is missing (then the file is no better protected than by its
 /// mode, as in a rootless container, whose root is the file's own user at most).
 ///
-/// To be called first in `main`: the process starts over.
+/// To be called first in `main`: the process starts over. On x86-64 a program linked with `-e dhow_entry` has done it before that,
+/// when one of its arguments is `create`, `exec`, `restore` or `run`: half a millisecond sooner.
 ///
 /// # Errors
 /// When the kernel can't do it; then this process is as it was.

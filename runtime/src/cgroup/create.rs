@@ -90,22 +90,28 @@ impl CgroupPlan {
     /// A limit that makes no sense, named by its field; a cgroup that exists and is not empty or is frozen; what the kernel
     /// says.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
+        let mut cgroup = self.create_unfiltered(resources)?;
+        cgroup.filter_devices(resources).inspect_err(|_| drop(cgroup.remove()))?;
+        Ok(cgroup)
+    }
+
+    /// As [`Self::create`], but on v2 [`Cgroup::filter_devices`] is left to be called.
+    pub(crate) fn create_unfiltered(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
         let Some((layout, path)) = &self.place else { return Ok(Cgroup::none()) };
         let none = LinuxResources::default();
         let resources = resources.unwrap_or(&none);
-        let rules = DeviceRules::new(resources.devices().as_deref().unwrap_or_default())?;
         let mut made = Made { members: Vec::new(), new: Vec::new() };
         match layout {
             Layout::Unified(hierarchy) => {
                 let settings = limits::v2::settings(resources)?;
                 self.make_v2(hierarchy, path, &mut made)?;
                 let new = !made.new.is_empty();
-                made.finish(|cgroup| {
-                    cgroup.write(&settings)?;
-                    cgroup.unified_dir().map_or(Ok(()), |dir| tolerate(program::install(&rules, dir, new)))
-                })
+                let mut cgroup = made.finish(|cgroup| cgroup.write(&settings))?;
+                cgroup.unfiltered = Some(Unfiltered { new });
+                Ok(cgroup)
             }
             Layout::Legacy(hierarchies) => {
+                let rules = DeviceRules::new(resources.devices().as_deref().unwrap_or_default())?;
                 let settings = limits::v1::settings(resources)?;
                 for hierarchy in hierarchies {
                     self.make_v1(hierarchy, path, &mut made)?;
@@ -165,6 +171,22 @@ impl CgroupPlan {
             result => result.map(Some),
         }
     }
+}
+
+impl Cgroup {
+    /// Puts the device filter in force that [`CgroupPlan::create_unfiltered`] has left out.
+    pub(crate) fn filter_devices(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+        let (Some(Unfiltered { new }), Some(dir)) = (self.unfiltered.take(), self.unified_dir()) else { return Ok(()) };
+        let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        tolerate(program::install(&DeviceRules::new(rules)?, dir, new))
+    }
+}
+
+/// A cgroup whose device filter is still to come.
+#[derive(Debug)]
+pub(super) struct Unfiltered {
+    /// It did not exist before.
+    new: bool,
 }
 
 /// What has been made; removed again unless it is finished.

@@ -49,6 +49,7 @@ use limits::Settings;
 pub struct Cgroup {
     members: Vec<Member>,
     paths: BTreeMap<String, PathBuf>,
+    unfiltered: Option<create::Unfiltered>,
 }
 
 /// The container's cgroup in one hierarchy.
@@ -78,7 +79,7 @@ impl Cgroup {
         let paths = members.iter().flat_map(|member| {
             member.controllers.iter().map(|controller| (controller.clone(), member.dir.path().to_owned()))
         });
-        Self { paths: paths.collect(), members }
+        Self { paths: paths.collect(), members, unfiltered: None }
     }
 
     /// Opens the cgroup whose [`Self::paths`] were kept in state.json. Hierarchies that are gone are left out.

@@ -22,24 +22,27 @@ use crate::plan::Mount;
 /// Mounts it. After the cgroup namespace is made: in it the container's cgroup is the root.
 pub(super) fn mount(mount: &Mount, target: &OwnedFd, job: &Init<'_>) -> Result<()> {
     let own = job.plan.namespaces.has(Namespaces::CGROUP);
-    if job.unified { version2(mount, target) } else { version1(mount, target, own) }
+    if job.unified { version2(mount, target, own) } else { version1(mount, target, own) }
 }
 
-fn version2(mount: &Mount, target: &OwnedFd) -> Result<()> {
+fn version2(mount: &Mount, target: &OwnedFd, own: bool) -> Result<()> {
     // The source and any option of a v1 mount mean nothing here.
     let mut plain = mount.clone();
     plain.options.data.clear();
     plain.source = "cgroup".into();
-    let made = match make("cgroup2", &plain) {
-        Ok(made) => made,
-        // A user namespace without a cgroup namespace of its own may not mount one: then the host's, as it is.
-        Err(failure) => {
-            let copy = clone_tree(AT_FDCWD, c"/sys/fs/cgroup", true).map_err(|_errno| failure)?;
-            plain.options.change_attributes(&copy).map_err(Failure::errno("set its attributes"))?;
-            copy
-        }
+    // Outside of a cgroup namespace the host's mount shows the same. One more would give the host's cgroups its own mount options
+    // (nsdelegate, favordynmods) and wait for an RCU grace period; a user namespace may not even make it.
+    let made = match own {
+        true => make("cgroup2", &plain).or_else(|failure| host_cgroups(&plain).map_err(|_errno| failure))?,
+        false => host_cgroups(&plain).map_err(Failure::errno("copy the host's mount"))?,
     };
     place(mount, &made, target)
+}
+
+fn host_cgroups(mount: &Mount) -> std::result::Result<OwnedFd, Errno> {
+    let copy = clone_tree(AT_FDCWD, c"/sys/fs/cgroup", true)?;
+    mount.options.change_attributes(&copy)?;
+    Ok(copy)
 }
 
 /// A tmpfs with one directory per hierarchy, and symlinks for controllers that share one.

@@ -17,8 +17,8 @@ use crate::plan::Plan;
 pub(crate) struct Init<'a> {
     pub(crate) common: Common<'a>,
     pub(crate) plan: &'a Plan,
-    /// Where it waits to be started.
-    pub(crate) listener: OwnedFd,
+    /// Where it waits to be started; none: its creator tells it over the channel.
+    pub(crate) listener: Option<OwnedFd>,
     /// Namespaces to join, in order.
     pub(crate) join: Vec<(Namespaces, &'a str, OwnedFd)>,
     /// The root as a detached mount; none: it is made from the path.
@@ -86,7 +86,7 @@ impl HasChannel for Init<'_> {
 impl Init<'_> {
     fn descriptors(&self) -> Vec<RawFd> {
         let mut keep = self.common.descriptors();
-        keep.push(self.listener.as_raw_fd());
+        keep.extend(self.listener.as_ref().map(AsRawFd::as_raw_fd));
         keep.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
         keep.extend(self.root_mount.iter().chain(self.sources.iter().flatten()).map(AsRawFd::as_raw_fd));
         keep

@@ -1,6 +1,7 @@
 //! Created: waiting to be started.
 //!
-//! The process listens on `start.sock`; whoever connects starts it, once. Until then it is pid 1 of its pid namespace and
+//! The process listens on `start.sock`; whoever connects starts it, once. One that is held by its creator waits for the creator's
+//! word instead. Until then it is pid 1 of its pid namespace and
 //! the kernel would ignore every signal that it has no handler for, so it looks for them itself: a container that is only
 //! created ends by the signals that would end any other process.
 
@@ -19,8 +20,8 @@ pub(super) fn wait(job: &mut Init<'_>) -> Result<()> {
     let signals = process::signal_fd().map_err(Failure::errno("make a signalfd"))?;
     job.common.channel.send(&Message::Ready).map_err(Failure::errno("tell that it is ready"))?;
     loop {
-        let mut fds =
-            [PollFd::new(job.listener.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let starter = job.listener.as_ref().map_or(job.common.channel.as_fd(), AsFd::as_fd);
+        let mut fds = [PollFd::new(starter, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.map_err(Failure::errno("wait to be started"))?,
@@ -29,9 +30,16 @@ pub(super) fn wait(job: &mut Init<'_>) -> Result<()> {
             end_by(info.ssi_signo);
             continue;
         }
-        match seqpacket::accept(job.listener.as_fd()) {
+        let Some(listener) = &job.listener else {
+            // When the creator is gone that is an error which nobody hears, and the end.
+            job.common.expect(&Message::Start)?;
+            break;
+        };
+        match seqpacket::accept(listener.as_fd()) {
             Ok(socket) => {
                 job.common.channel = Channel::from_socket(socket);
+                // When the starter is gone already the container starts all the same: it was asked to.
+                job.common.channel.send(&Message::Accepted).ok();
                 break;
             }
             Err(Errno::EINTR | Errno::EAGAIN | Errno::ECONNABORTED) => {}
@@ -39,10 +47,7 @@ pub(super) fn wait(job: &mut Init<'_>) -> Result<()> {
         }
     }
     drop(signals);
-    process::unblock_signals().map_err(Failure::errno("unblock signals"))?;
-    // When the starter is gone already the container starts all the same: it was asked to.
-    job.common.channel.send(&Message::Accepted).ok();
-    Ok(())
+    process::unblock_signals().map_err(Failure::errno("unblock signals"))
 }
 
 /// Ends this process if the default action of the signal is to end one.

@@ -60,7 +60,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     process::protect(context);
     let bundle = bundle(parsed)?;
     let terminal = Terminal::choose(wants_terminal(&bundle)?, true, parsed.value("console-socket"))?;
-    make(context, parsed, id, bundle, &terminal)?;
+    make(context, parsed, (id, bundle), &terminal, false)?;
     Ok(0)
 }
 
@@ -71,15 +71,15 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let detach = parsed.on("detach");
     let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;
     if detach {
-        make(context, parsed, id, bundle, &terminal)?;
-        if let Some(notify) = start_or_delete(context, id)? {
+        let mut created = make(context, parsed, (id, bundle), &terminal, true)?;
+        if let Some(notify) = start_or_delete(context, id, &mut created)? {
             lifecycle::notify_wait(context, id, &notify)?;
         }
         return Ok(0);
     }
     let foreground = Foreground::begin(!parsed.on("no-subreaper"))?;
-    let created = make(context, parsed, id, bundle, &terminal)?;
-    let notify = start_or_delete(context, id)?;
+    let mut created = make(context, parsed, (id, bundle), &terminal, true)?;
+    let notify = start_or_delete(context, id, &mut created)?;
     let code = foreground.wait(created, notify)?;
     if !parsed.on("keep") {
         context.runtime.delete(id, true)?;
@@ -87,10 +87,13 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start_or_delete(context: &Context, id: &str) -> Result<Option<Notify>, Failure> {
-    let start = || {
+fn start_or_delete(context: &Context, id: &str, created: &mut Created) -> Result<Option<Notify>, Failure> {
+    let mut start = || {
         let notify = Notify::listen(context, id)?;
-        context.runtime.start(id)?;
+        match created.held.take() {
+            Some(held) => context.runtime.start_held(held)?,
+            None => context.runtime.start(id)?,
+        }
         Ok(notify)
     };
     // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
@@ -100,9 +103,9 @@ fn start_or_delete(context: &Context, id: &str) -> Result<Option<Notify>, Failur
 fn make(
     context: &Context,
     parsed: &Parsed,
-    id: &str,
-    bundle: PathBuf,
+    (id, bundle): (&str, PathBuf),
     terminal: &Terminal,
+    held: bool,
 ) -> Result<Created, Failure> {
     let (preserve_fds, listen_fds) = (parsed.number("preserve-fds")?.unwrap_or(0), listen_fds());
     process::all_inherited(context, listen_fds.saturating_add(preserve_fds))?;
@@ -118,6 +121,7 @@ fn make(
         no_new_keyring: parsed.on("no-new-keyring"),
         notify: notify::wanted(),
         pid_file: process::pid_file(parsed)?,
+        held,
         ..CreateRequest::default()
     })?;
     context.warn(&created.warnings);
