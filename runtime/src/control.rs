@@ -66,11 +66,9 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
         return Err(Error::NotStopped { id: id.into(), status });
     }
-    let cgroup = match status {
-        // A runtime that was killed has not written down what it has made; where it would be is known.
-        Status::Creating => planned(runtime, &state)?,
-        _ => Cgroup::open(&state.cgroup_paths)?,
-    };
+    // A runtime that was killed has not written down what it has made; where it would be is known.
+    let recorded = state.init_process_pid != 0;
+    let cgroup = if recorded { Cgroup::open(&state.cgroup_paths)? } else { planned(runtime, &state)? };
     end(&state, &cgroup)?;
     let mut first = cgroup.remove().err().map(Error::from);
     if state.may_have("intelRdt") {

@@ -1,6 +1,7 @@
 //! Making a container: cgroup, state, one clone, and the parent's half of the handshake.
 
 use std::ffi::{CString, OsStr};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,9 @@ use dhow_sys::clone::{Child, Namespaces};
 use dhow_sys::mountfd::{Change, Propagation, clone_tree, set_attr};
 use dhow_sys::openat2::c_path;
 use dhow_sys::{fd, pidfd, process, seqpacket};
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
+use nix::unistd::{geteuid, linkat};
 use serde_json::value::RawValue;
 
 use crate::birth::{self, Birth, Entered};
@@ -136,7 +137,7 @@ impl Unfinished {
         Ok(unfinished)
     }
 
-    fn make(&mut self, runtime: &Runtime, request: CreateRequest, given: &Given<'_>) -> Result<Created> {
+    fn make(&mut self, runtime: &Runtime, mut request: CreateRequest, given: &Given<'_>) -> Result<Created> {
         let Given { plan, document, .. } = *given;
         let cgroup_plan = CgroupPlan::new(&CgroupRequest {
             cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
@@ -154,6 +155,7 @@ impl Unfinished {
             group.create(rdt)?;
         }
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
+        let pid_file = request.pid_file.take();
         let held = request.held;
         self.spawn(request, given, unified, (&ours, theirs))?;
         let pid = self.child.as_ref().map_or(0, |c| c.pid);
@@ -177,7 +179,12 @@ impl Unfinished {
         ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the container's process its pid"))?;
         handshake.finish()?;
         let console = handshake.console;
+        // A container that could not be made leaves no file.
+        pid_file.map_or(Ok(()), |file| write_pid(&file, pid))?;
         self.record(pid, plan)?;
+        if !held {
+            ours.send(&Message::Recorded).map_err(Error::sys("let go of the container's process"))?;
+        }
         let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
         let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
         let held = held.then(|| Held { channel: ours, state: self.state.clone() });
@@ -251,11 +258,7 @@ impl Unfinished {
         let born = birth.spawn(ours, job, init::main);
         let back = entered.leave();
         self.child = Some(born?);
-        back?;
-        if let Some(file) = &request.pid_file {
-            write_pid(file, self.child.as_ref().map_or(0, |c| c.pid))?;
-        }
-        Ok(())
+        back
     }
 
     /// Why the process is gone, if it has told: that explains better what could not be done to it.
@@ -498,8 +501,20 @@ fn cut_off(path: &Path, recursive: bool, plan: &Plan) -> Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Writes a pid file by rename: whoever waits for it never reads half of it.
+/// Writes a pid file: whoever waits for it never reads half of it, and a runtime that is killed leaves no other file.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let nameless =
+        nix::fcntl::open(dir, OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o666));
+    if let Ok(fd) = nameless {
+        let file = std::fs::File::from(fd);
+        (&file).write_all(pid.to_string().as_bytes()).map_err(Error::file("write", path))?;
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if linkat(AT_FDCWD, link.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).is_ok() {
+            return Ok(());
+        }
+    }
+    // There is one already, or the file system has no nameless files.
     let mut name = OsStr::new(".").to_owned();
     name.push(path.file_name().unwrap_or_default());
     let fresh = path.with_file_name(name);

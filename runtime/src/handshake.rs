@@ -10,8 +10,9 @@
 //!     │◀──────────────────────── RootReady ────│  only with hooks
 //!     │── HooksDone ──────────────────────────▶│
 //!     │◀──────────────────── Console (+ fd) ───│  only with a terminal
-//!     │◀──────────────────────────── Ready ────│  init: it waits to be started from here on
-//!     │── Start ──────────────────────────────▶│  only when its creator holds it: then there is no start.sock
+//!     │◀──────────────────────────── Ready ────│  init: everything is set up
+//!     │── Recorded ───────────────────────────▶│  the state names it: it may outlive the runtime, and waits on start.sock
+//!     │── Start ──────────────────────────────▶│  in place of that when its creator holds it: then there is no start.sock
 //!     │                                        │
 //!  start                                       │  another process, a connection to start.sock
 //!     │◀───────────────────────── Accepted ────│
@@ -39,6 +40,7 @@ pub(crate) enum Message {
     Console,
     Ready,
     Start,
+    Recorded,
     Accepted,
     Born { pid: i32 },
     Failed(Failure),
@@ -78,6 +80,7 @@ impl Message {
             Self::Ready => vec![7],
             Self::Accepted => vec![8],
             Self::Start => vec![11],
+            Self::Recorded => vec![12],
             Self::Born { pid } => [&[10][..], &pid.to_ne_bytes()].concat(),
             Self::Failed(failure) => {
                 let kind = KINDS.iter().position(|k| *k == failure.kind).and_then(|k| u8::try_from(k).ok());
@@ -99,6 +102,7 @@ impl Message {
             [7] => Self::Ready,
             [8] => Self::Accepted,
             [11] => Self::Start,
+            [12] => Self::Recorded,
             [10, pid @ ..] => Self::Born { pid: i32::from_ne_bytes(pid.try_into().ok()?) },
             [9, kind, text @ ..] => Self::Failed(Failure {
                 kind: *KINDS.get(usize::from(*kind))?,
@@ -177,6 +181,7 @@ mod tests {
             Message::HooksDone,
             Message::Console,
             Message::Ready,
+            Message::Recorded,
             Message::Start,
             Message::Accepted,
             Message::Born { pid: 4712 },

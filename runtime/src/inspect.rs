@@ -6,19 +6,19 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::cgroup::{Cgroup, FreezerState};
-use crate::state::{START, State};
+use crate::state::{Lock, State};
 use crate::{ContainerState, Error, Listing, Result, Status};
 
 /// Asks the kernel how a container is.
 pub(crate) fn status(root: &Path, state: &State) -> Status {
     if state.init_process_pid == 0 {
-        return Status::Creating;
+        // Whoever makes it holds its lock. One that was killed leaves no process behind.
+        return if Lock::is_held(root, &state.id) { Status::Creating } else { Status::Stopped };
     }
-    if !state.is_alive() {
-        return Status::Stopped;
-    }
-    if root.join(&state.id).join(START).exists() {
-        // A created container can be frozen, too, but what matters is that it has not been started.
+    let Some(first) = state.living() else { return Status::Stopped };
+    if !first.has_executed {
+        // It can be frozen, too, but what matters is that its program does not run yet. start.sock is no sign of that: it
+        // stays when the one who starts it is killed.
         return Status::Created;
     }
     let frozen = Cgroup::open(&state.cgroup_paths).and_then(|c| c.freezer_state());

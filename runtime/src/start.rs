@@ -72,8 +72,8 @@ fn poststart(runtime: &Runtime, state: &State) -> Result<()> {
 
 fn not_created(runtime: &Runtime, state: &State) -> Error {
     match status(runtime.root(), state) {
-        // Created and yet nobody listens: it is on its way out.
-        Status::Created => Error::Status { verb: "start", status: Status::Stopped },
+        // Created and yet nobody listens: it is on its way out. Nobody makes it: this process has the lock.
+        Status::Created | Status::Creating => Error::Status { verb: "start", status: Status::Stopped },
         status => Error::Status { verb: "start", status },
     }
 }

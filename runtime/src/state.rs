@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dhow_sys::process;
+use dhow_sys::{Errno, process};
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -128,12 +128,17 @@ impl State {
         may_mention(self.config.get(), field)
     }
 
-    /// Whether the first process still runs: that very one, and not as a zombie.
+    /// The first process, if it still runs: that very one, and not as a zombie.
+    #[must_use]
+    pub(crate) fn living(&self) -> Option<process::Stat> {
+        let found = (self.init_process_pid > 0).then(|| process::stat(self.init_process_pid)).flatten();
+        found.filter(|stat| stat.start_time == self.init_process_start && !stat.is_dead())
+    }
+
+    /// Whether it does.
     #[must_use]
     pub(crate) fn is_alive(&self) -> bool {
-        self.init_process_pid > 0
-            && process::stat(self.init_process_pid)
-                .is_some_and(|stat| stat.start_time == self.init_process_start && !stat.is_dead())
+        self.living().is_some()
     }
 }
 
@@ -170,6 +175,12 @@ impl Lock {
                 return Ok(Self(lock));
             }
         }
+    }
+
+    /// Whether anybody has it now.
+    pub(crate) fn is_held(root: &Path, id: &str) -> bool {
+        let Ok(dir) = File::open(root.join(id)) else { return false };
+        matches!(Flock::lock(dir, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
     }
 
     /// The directory.

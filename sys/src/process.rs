@@ -107,6 +107,8 @@ pub struct Stat {
     pub state: char,
     /// Parent's pid.
     pub ppid: i32,
+    /// Whether it has executed a program, and is not a mere fork of its parent.
+    pub has_executed: bool,
     /// Clock ticks since boot at which it started.
     pub start_time: u64,
 }
@@ -124,10 +126,14 @@ impl Stat {
         let mut fields = rest.split(' ');
         let state = fields.next()?.chars().next()?;
         let ppid = fields.next()?.parse().ok()?;
-        let start_time = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, ppid, start_time })
+        let flags: u64 = fields.nth(4)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, ppid, has_executed: flags & PF_FORKNOEXEC == 0, start_time })
     }
 }
+
+/// What ps(1) shows as flag 1. The kernel takes it away at exec, before it closes the descriptors.
+const PF_FORKNOEXEC: u64 = 0x40;
 
 /// Reads /proc/PID/stat of the mounted /proc; `None` when there is no such process.
 #[must_use]
@@ -165,9 +171,9 @@ mod tests {
     #[test]
     fn stat_lines() {
         let line = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2";
-        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', ppid: 3, start_time: 987_654 }));
+        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', ppid: 3, has_executed: true, start_time: 987_654 }));
         assert_eq!(Stat::parse("7 (x"), None);
         let own = stat(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(own.start_time > 0 && !own.is_dead());
+        assert!(own.start_time > 0 && !own.is_dead() && own.has_executed);
     }
 }

@@ -2,7 +2,7 @@
 //! and a dead shim changes nothing about the truth.
 //!
 //! ```text
-//! RUNROOT/runtime/<id>/state.json  names a living process ─▶ running, paused or (its start.sock still there) created
+//! RUNROOT/runtime/<id>/state.json  names a living process ─▶ running, paused or (its program not yet executed) created
 //! else exit.json                                           ─▶ exited
 //! else container.json says it was started, shim is gone    ─▶ exited, code unknown (255): a boot, or everything was killed
 //! else                                                     ─▶ created
@@ -155,8 +155,7 @@ fn alive(runtime: &Path) -> Option<State> {
     if stat.is_dead() || stat.start_time != state.init_process_start {
         return None;
     }
-    // The first process listens there until it is told to execute its program.
-    let status = if fs::symlink_metadata(runtime.join("start.sock")).is_ok() {
+    let status = if !stat.has_executed {
         Status::Created
     } else if is_frozen(&state.cgroup_paths) {
         Status::Paused
@@ -258,8 +257,6 @@ mod tests {
         let up = State::of(&record(None), &bundle, &runroot);
         assert_eq!((up.status, up.pid), (Status::Running, pid as i32));
         assert!(human::between(up.started.unwrap(), Timestamp::now()) < 3600);
-        fs::write(runtime.join("start.sock"), "").unwrap();
-        assert_eq!(State::of(&record(None), &bundle, &runroot).status, Status::Created);
         // The same pid, another process.
         write(start + 1);
         assert_eq!(State::of(&record(None), &bundle, &runroot).status, Status::Created);

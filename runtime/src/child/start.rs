@@ -15,10 +15,15 @@ use super::{Failure, Result};
 use crate::handshake::{Channel, Message};
 
 /// Tells the parent that all is ready and waits. From then on errors go to the one who started it.
+///
+/// A parent that dies before it has written down the process's pid takes the process along: nobody would find it.
 pub(super) fn wait(job: &mut Init<'_>) -> Result<()> {
     process::block_signals().map_err(Failure::errno("block signals"))?;
     let signals = process::signal_fd().map_err(Failure::errno("make a signalfd"))?;
     job.common.channel.send(&Message::Ready).map_err(Failure::errno("tell that it is ready"))?;
+    if job.listener.is_some() {
+        job.common.expect(&Message::Recorded)?;
+    }
     loop {
         let starter = job.listener.as_ref().map_or(job.common.channel.as_fd(), AsFd::as_fd);
         let mut fds = [PollFd::new(starter, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];

@@ -95,7 +95,7 @@ impl Bench {
     }
 
     /// The directory of the bench's cgroups: tests use the same ids at the same time.
-    fn cgroup(&self) -> String {
+    pub(crate) fn cgroup(&self) -> String {
         let name = self.dir.path().file_name().unwrap().to_str().unwrap();
         format!("dhow-test-{}", name.trim_start_matches('.'))
     }
@@ -184,6 +184,14 @@ impl Bench {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {stderr}");
         assert_eq!(stderr, "", "{args:?}: a success says nothing");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it, and it succeeds, whatever it warns of.
+    #[track_caller]
+    pub(crate) fn ok_loudly(&self, args: &[&str]) -> String {
+        let output = self.call(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
