@@ -480,8 +480,10 @@ fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
         // Only now, for the message: which field it was.
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let slow: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);
-        let field =
-            slow.err().map(|e| e.path().to_string()).filter(|p| p != ".").unwrap_or_else(|| "config.json".into());
+        let path = slow.err().map(|e| e.path().to_string()).unwrap_or_default();
+        // Where the text itself is broken the last part is not known.
+        let known = path.trim_end_matches(['?', '.']);
+        let field = if known.is_empty() { "config.json" } else { known }.to_owned();
         Error::Config { field, problem: fast.to_string() }
     })
 }
@@ -506,5 +508,8 @@ mod tests {
         let error =
             Spec::from_json(br#"{"linux":{"namespaces":[{"type":"pid"},{"type":7}]}}"#).unwrap_err().to_string();
         assert!(error.starts_with("linux.namespaces[1].type: "), "{error}");
+        let cut = |text: &[u8]| Spec::from_json(text).unwrap_err().to_string();
+        assert!(cut(b"{").starts_with("config.json: EOF"), "{}", cut(b"{"));
+        assert!(cut(br#"{"process":{"#).starts_with("process: EOF"), "{}", cut(br#"{"process":{"#));
     }
 }

@@ -203,7 +203,8 @@ fn refusal(verb: &str, status: Status) -> String {
 
 /// An errno in the words that engines look for: the kernel's, in lower case, without number.
 pub(crate) fn errno_text(errno: Errno) -> String {
-    let text = errno.desc();
+    // nix has another text than all C libraries and runc.
+    let text = if errno == Errno::EAGAIN { "resource temporarily unavailable" } else { errno.desc() };
     let mut chars = text.chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
