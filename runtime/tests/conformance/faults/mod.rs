@@ -4,5 +4,6 @@
 
 mod absent;
 mod footprint;
+mod growth;
 mod kills;
 mod supervisor;
