@@ -15,16 +15,44 @@ pub struct Candidate {
     /// Untimed, before each run.
     pub before: Vec<Command>,
     /// What is timed.
-    pub command: Command,
+    pub timed: Timed,
     /// Untimed, after each run.
     pub after: Vec<Command>,
+}
+
+/// Commands whose time is taken together.
+#[derive(Debug)]
+pub enum Timed {
+    /// One after the other.
+    InTurn(Vec<Command>),
+    /// All at once.
+    AtOnce(Vec<Command>),
+}
+
+impl From<Command> for Timed {
+    fn from(command: Command) -> Self {
+        Self::InTurn(vec![command])
+    }
+}
+
+impl Timed {
+    fn run(&mut self) -> Result<(), String> {
+        match self {
+            Self::InTurn(commands) => commands.iter_mut().try_for_each(quiet),
+            Self::AtOnce(commands) => std::thread::scope(|scope| {
+                let running: Vec<_> = commands.iter_mut().map(|command| scope.spawn(|| quiet(command))).collect();
+                let ended = running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a panic".into())));
+                ended.collect::<Vec<_>>().into_iter().collect()
+            }),
+        }
+    }
 }
 
 impl Candidate {
     /// A command with nothing around it.
     #[must_use]
-    pub fn new(name: impl Into<String>, command: Command) -> Self {
-        Self { name: name.into(), before: Vec::new(), command, after: Vec::new() }
+    pub fn new(name: impl Into<String>, timed: impl Into<Timed>) -> Self {
+        Self { name: name.into(), before: Vec::new(), timed: timed.into(), after: Vec::new() }
     }
 
     fn run(&mut self) -> Result<Duration, String> {
@@ -32,7 +60,7 @@ impl Candidate {
             quiet(command)?;
         }
         let start = Instant::now();
-        let done = quiet(&mut self.command);
+        let done = self.timed.run();
         let took = start.elapsed();
         for command in &mut self.after {
             quiet(command)?;
@@ -119,7 +147,7 @@ impl Series {
             .into_iter()
             .map(|(candidate, mut runs)| {
                 runs.sort_unstable();
-                Row { name: candidate.name, command: format!("{:?}", candidate.command), runs }
+                Row { name: candidate.name, command: format!("{:?}", candidate.timed), runs }
             })
             .filter(|row| !row.runs.is_empty())
             .collect();

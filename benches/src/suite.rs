@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use dhow_tests::bundle::Bundle;
 use dhow_tests::{BUSYBOX, Instance, Registry, Sandbox, tool};
 
 use crate::engines::{Containerd, Docker, Engine};
 use crate::measure::{Candidate, Series, quiet};
-use crate::runtimes;
+use crate::runtimes::{self, Operation};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -27,7 +28,6 @@ struct Suite<'a> {
 }
 
 const CGROUPS: &str = "/sys/fs/cgroup";
-const SPEC: &str = "dhow-runtime run, the specification's default configuration";
 
 /// Measures everything that is wanted; each table goes to `say` as soon as it is there.
 ///
@@ -36,26 +36,24 @@ const SPEC: &str = "dhow-runtime run, the specification's default configuration"
 #[must_use]
 pub fn all(sandbox: &Sandbox, options: &Options, say: &dyn Fn(&str)) -> Vec<Series> {
     let mut suite = Suite { sandbox, options, say, series: Vec::new() };
-    let runs = options.runs;
-    suite.show("runtime", runtimes::OURS, |suite| {
-        runtimes::default_bundle(suite.sandbox, runs, &format!("{SPEC}, the machine's cgroups"))
-    });
-    suite.show("runtime v2", runtimes::OURS, |suite| {
-        tool("mount", ["-t", "cgroup2", "cgroup2", CGROUPS]).run().ok();
-        let measured = runtimes::default_bundle(suite.sandbox, runs, &format!("{SPEC}, cgroup v2"));
-        tool("umount", [CGROUPS]).run().ok();
-        measured
-    });
-    if !["runtime engine", "run", "run network", "exec", "pull", "commit", "push"].iter().any(|name| suite.wants(name))
-    {
-        return suite.series;
-    }
     let registry = Registry::with_images(sandbox);
     let dhow = Instance::new(sandbox);
     let image = registry.image(BUSYBOX);
     dhow.ok(&format!("pull -q {image}"));
-    suite.show("runtime engine", runtimes::OURS, |suite| runtimes::engine_bundle(suite.sandbox, &dhow, &image, runs));
-    suite.engines(&dhow, &registry, &image);
+    suite.runtimes("the machine's cgroups", &runtimes::bundles(sandbox, &dhow, &image, None));
+    if suite.wants("runtime v2") {
+        // The configuration comes from a container on the machine's own tree.
+        tool("mount", ["-t", "cgroup2", "cgroup2", CGROUPS]).run().ok();
+        let there = std::fs::read_to_string(format!("{CGROUPS}/cgroup.controllers")).unwrap_or_default();
+        tool("umount", [CGROUPS]).run().ok();
+        let bundles = runtimes::bundles(sandbox, &dhow, &image, Some(&there));
+        tool("mount", ["-t", "cgroup2", "cgroup2", CGROUPS]).run().ok();
+        suite.runtimes("cgroup v2", &bundles);
+        tool("umount", [CGROUPS]).run().ok();
+    }
+    if ["run", "run network", "exec", "pull", "commit", "push"].iter().any(|name| suite.wants(name)) {
+        suite.engines(&dhow, &registry, &image);
+    }
     suite.series
 }
 
@@ -69,6 +67,19 @@ impl Suite<'_> {
             let measured = measure(self);
             (self.say)(&measured.table(ours));
             self.series.push(measured);
+        }
+    }
+
+    fn runtimes(&mut self, tree: &str, bundles: &[(&str, Bundle)]) {
+        let runs = self.options.runs;
+        for operation in Operation::ALL {
+            let name = if tree.contains("v2") { "runtime v2" } else { "runtime" };
+            for (configuration, bundle) in bundles {
+                let runs = if operation == Operation::Sixteen { runs.div_ceil(4) } else { runs };
+                self.show(name, runtimes::OURS, |suite| {
+                    runtimes::series(suite.sandbox, operation, &format!("{configuration}, {tree}"), bundle, runs)
+                });
+            }
         }
     }
 
