@@ -179,9 +179,9 @@ impl Unfinished {
         ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the container's process its pid"))?;
         handshake.finish()?;
         let console = handshake.console;
-        // A container that could not be made leaves no file.
-        pid_file.map_or(Ok(()), |file| write_pid(&file, pid))?;
         self.record(pid, plan)?;
+        // Last, for a container that could not be made leaves no file.
+        pid_file.map_or(Ok(()), |file| write_pid(&file, pid))?;
         if !held {
             ours.send(&Message::Recorded).map_err(Error::sys("let go of the container's process"))?;
         }

@@ -30,7 +30,7 @@ pub(crate) const TEST: &[Package] = &[
     ("e2fsprogs", "mkfs.ext4"),
     ("strace", "strace"),
     ("jq", "jq"),
-    ("python3-seccomp", "/var/lib/dpkg/info/python3-seccomp.list"),
+    ("python3-seccomp", "/usr/lib/python3/dist-packages/seccomp.cpython-311-x86_64-linux-gnu.so"),
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),

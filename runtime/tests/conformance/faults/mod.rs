@@ -3,6 +3,7 @@
 //! nothing is left.
 
 mod absent;
+mod exhausted;
 mod footprint;
 mod growth;
 mod kills;
