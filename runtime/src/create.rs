@@ -1,5 +1,6 @@
 //! Making a container: cgroup, state, one clone, and the parent's half of the handshake.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -29,43 +30,48 @@ use crate::plan::{Mount, MountKind, Plan};
 use crate::request::{Held, RootfsSource, Stdio};
 use crate::seccomp::{self, Filter};
 use crate::state::{self, Lock, START, State};
-use crate::{CreateRequest, Created, Error, Result, Runtime, idmap, lsm};
+use crate::{CreateRequest, Created, Error, Result, Runtime, checkpoint, idmap, lsm};
 
 /// See [`Runtime::create`].
 pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Created> {
-    state::valid_id(&request.id)?;
-    let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
-    let file = bundle.join("config.json");
-    let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
-    let mut spec = Spec::from_json(text.as_bytes())?;
-    if request.notify {
-        notify::add(&mut spec, &runtime.root().join(&request.id));
-    }
-    let plan = Plan::new(&spec, &bundle)?;
-    if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
-        return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
-    }
+    let document = Document::read(runtime, &request)?;
+    let plan = &document.plan;
     lsm::check(&plan.process, plan.mount_label.as_deref())?;
     let net_devices = net_devices::find(&plan.net_devices)?;
     let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
-    let group = |rdt| intel_rdt::root().map(|root| Group::new(&root, rdt, &request.id));
-    let rdt = plan.intel_rdt.as_ref().map(group).transpose()?;
-    let mut unfinished = Unfinished::begin(runtime, &request, &plan, bundle, config)?;
-    unfinished.intel_rdt = rdt;
-    let document = StateDocument::new(&request.id, &unfinished.state.bundle, &spec.annotations);
-    let given = Given { plan: &plan, filter: filter.as_ref(), document: &document, net_devices };
-    let made = unfinished.make(runtime, request, &given);
-    match made {
-        Ok(created) => {
-            unfinished.done();
-            Ok(created)
+    let unfinished = Unfinished::begin(runtime, &request, &document)?;
+    let given = Given { plan, filter: filter.as_ref(), document: &document.state, net_devices };
+    unfinished.complete(&document, |unfinished| unfinished.make(runtime, request, &given))
+}
+
+/// What a bundle says.
+pub(crate) struct Document {
+    pub(crate) plan: Plan,
+    /// For hooks.
+    pub(crate) state: StateDocument,
+    pub(crate) annotations: BTreeMap<String, String>,
+    bundle: PathBuf,
+    config: Box<RawValue>,
+}
+
+impl Document {
+    /// Reads it, and judges it. Nothing is made.
+    pub(crate) fn read(runtime: &Runtime, request: &CreateRequest) -> Result<Self> {
+        state::valid_id(&request.id)?;
+        let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
+        let file = bundle.join("config.json");
+        let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+        let mut spec = Spec::from_json(text.as_bytes())?;
+        if request.notify {
+            notify::add(&mut spec, &runtime.root().join(&request.id));
         }
-        Err(e) => {
-            // What the container's hooks have set up outside of it has to be undone by them, too.
-            drop(hooks::run("poststop", &plan.hooks.poststop, &document.render("stopped", 0)));
-            Err(e)
+        let plan = Plan::new(&spec, &bundle)?;
+        if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
+            return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
         }
+        let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
+        let state = StateDocument::new(&request.id, &bundle, &spec.annotations);
+        Ok(Self { plan, state, annotations: spec.annotations, bundle, config })
     }
 }
 
@@ -77,27 +83,24 @@ struct Given<'a> {
     net_devices: Vec<Found<'a>>,
 }
 
-/// A container that is being made. Dropped before it is [done](Self::done), everything of it is undone.
-struct Unfinished {
+/// A container that is being made. Dropped before it is complete, everything of it is undone.
+pub(crate) struct Unfinished {
     state: State,
     /// ROOT/<id>
     dir: PathBuf,
     lock: Lock,
-    child: Option<Child>,
-    cgroup: Option<Cgroup>,
+    pub(crate) child: Option<Child>,
+    pub(crate) cgroup: Option<Cgroup>,
     intel_rdt: Option<Group>,
     done: bool,
 }
 
 impl Unfinished {
     /// Takes the name, and writes down what is needed to clean up after a death of this process.
-    fn begin(
-        runtime: &Runtime,
-        request: &CreateRequest,
-        plan: &Plan,
-        bundle: PathBuf,
-        config: Box<RawValue>,
-    ) -> Result<Self> {
+    pub(crate) fn begin(runtime: &Runtime, request: &CreateRequest, document: &Document) -> Result<Self> {
+        let Document { plan, bundle, config, .. } = document;
+        let group = |rdt| intel_rdt::root().map(|root| Group::new(&root, rdt, &request.id));
+        let intel_rdt = plan.intel_rdt.as_ref().map(group).transpose()?;
         let root = runtime.root();
         let dir = root.join(&request.id);
         let mut builder = std::fs::DirBuilder::new();
@@ -120,21 +123,59 @@ impl Unfinished {
             init_process_pid: 0,
             init_process_start: 0,
             created: jiff::Timestamp::now().to_string(),
-            bundle,
+            bundle: bundle.clone(),
             rootfs: plan.rootfs.path.clone(),
-            cgroup_paths: std::collections::BTreeMap::new(),
-            namespace_paths: std::collections::BTreeMap::new(),
+            cgroup_paths: BTreeMap::new(),
+            namespace_paths: BTreeMap::new(),
+            external_descriptors: checkpoint::descriptors(&request.stdio),
+            restored: false,
             owner: geteuid().as_raw(),
             resources: None,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
-            config,
+            config: config.clone(),
         };
-        let unfinished = Self { state, dir, lock, child: None, cgroup: None, intel_rdt: None, done: false };
+        let unfinished = Self { state, dir, lock, child: None, cgroup: None, intel_rdt, done: false };
         unfinished.state.store(&unfinished.dir)?;
         if request.notify {
             notify::make(&unfinished.dir)?;
         }
         Ok(unfinished)
+    }
+
+    /// Does the rest. The container stays when that succeeds.
+    pub(crate) fn complete(
+        mut self,
+        document: &Document,
+        rest: impl FnOnce(&mut Self) -> Result<Created>,
+    ) -> Result<Created> {
+        let made = rest(&mut self);
+        match made {
+            Ok(created) => {
+                self.done = true;
+                Ok(created)
+            }
+            Err(e) => {
+                // What the container's hooks have set up outside of it has to be undone by them, too.
+                let poststop = &document.plan.hooks.poststop;
+                drop(hooks::run("poststop", poststop, &document.state.render("stopped", 0)));
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes a directory in the container's; its path without symlinks.
+    pub(crate) fn make_directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        std::fs::create_dir(&path).map_err(Error::file("make", &path))?;
+        path.canonicalize().map_err(Error::file("find", &path))
+    }
+
+    /// Puts a process, whose children are the container's, where `linux.intelRdt` wants them.
+    pub(crate) fn enter_resctrl(&self, plan: &Plan, pid: i32) -> Result<()> {
+        match (&self.intel_rdt, &plan.intel_rdt) {
+            (Some(group), Some(rdt)) => group.create(rdt).and_then(|()| group.attach(pid)),
+            _ => Ok(()),
+        }
     }
 
     fn make(&mut self, runtime: &Runtime, mut request: CreateRequest, given: &Given<'_>) -> Result<Created> {
@@ -151,9 +192,6 @@ impl Unfinished {
             let cgroup = self.cgroup.insert(cgroup_plan.create_unfiltered(plan.resources.as_ref())?);
             plan.cgroup_owner.map_or(Ok(()), |uid| cgroup.give_to(uid))?;
         }
-        if let (Some(group), Some(rdt)) = (&self.intel_rdt, &plan.intel_rdt) {
-            group.create(rdt)?;
-        }
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
         let pid_file = request.pid_file.take();
         let held = request.held;
@@ -166,9 +204,7 @@ impl Unfinished {
         let mut handshake = Handshake { channel: &ours, plan, document, pid, console: None };
         handshake.map_ids()?;
         net_devices::move_into(&given.net_devices, &network(plan, pid))?;
-        if let Some(group) = &self.intel_rdt {
-            group.attach(pid)?;
-        }
+        self.enter_resctrl(plan, pid)?;
         if !unified {
             // Writing a v1 hierarchy costs milliseconds: the child mounts meanwhile.
             let cgroup = cgroup_plan.create(plan.resources.as_ref())?;
@@ -274,6 +310,12 @@ impl Unfinished {
         }
     }
 
+    /// Writes the second and last state of a container that was brought back.
+    pub(crate) fn record_restored(&mut self, pid: i32, plan: &Plan) -> Result<()> {
+        self.state.restored = true;
+        self.record(pid, plan)
+    }
+
     /// Writes the second and last state.
     fn record(&mut self, pid: i32, plan: &Plan) -> Result<()> {
         let stat = process::stat(pid).ok_or(Error::ChildGone { step: "the last step" })?;
@@ -282,10 +324,6 @@ impl Unfinished {
         self.state.cgroup_paths = self.cgroup.as_ref().map(|c| c.paths().clone()).unwrap_or_default();
         self.state.namespace_paths = plan.namespaces.paths(pid);
         self.state.store(&self.dir)
-    }
-
-    fn done(&mut self) {
-        self.done = true;
     }
 }
 

@@ -119,6 +119,20 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// criu can't be used.
+    #[error("{problem}")]
+    CriuStart {
+        /// Why.
+        problem: String,
+    },
+    /// criu did not do what it was asked.
+    #[error("criu failed: type {request} {problem}")]
+    Criu {
+        /// `DUMP`, `RESTORE`, … or `NOTIFY`.
+        request: &'static str,
+        /// What it says, and where its log is.
+        problem: String,
+    },
     /// Cgroups.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
@@ -197,6 +211,7 @@ fn refusal(verb: &str, status: Status) -> String {
         ("start", Status::Stopped) => "cannot start a container that has stopped".into(),
         ("pause", _) => "container not running".into(),
         ("resume", _) => "container not paused".into(),
+        ("checkpoint", status) => format!("Container cannot be checkpointed in {status} state"),
         _ => format!("cannot {verb} a container that is {status}"),
     }
 }

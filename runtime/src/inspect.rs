@@ -16,7 +16,8 @@ pub(crate) fn status(root: &Path, state: &State) -> Status {
         return if Lock::is_held(root, &state.id) { Status::Creating } else { Status::Stopped };
     }
     let Some(first) = state.living() else { return Status::Stopped };
-    if !first.has_executed {
+    // What was restored goes on without having executed anything.
+    if !first.has_executed && !state.restored {
         // It can be frozen, too, but what matters is that its program does not run yet. start.sock is no sign of that: it
         // stays when the one who starts it is killed.
         return Status::Created;

@@ -13,12 +13,14 @@
 //! ROOT/<id>/              locked (flock) by whoever creates, starts, updates or deletes the container
 //! ROOT/<id>/state.json    what is known of the container, replaced by rename
 //! ROOT/<id>/start.sock    exists until the container is started: its first process listens there
+//! ROOT/<id>/criu-root/    during a restore: where criu finds the root, in a mount namespace of its own
 //! ROOT/<id>/notify/         with systemd's NOTIFY_SOCKET only: mounted in the container, holds notify.sock
 //! ```
 #![forbid(unsafe_code)]
 
 mod birth;
 pub mod cgroup;
+mod checkpoint;
 mod child;
 pub mod config;
 mod control;
@@ -41,6 +43,7 @@ pub mod seccomp;
 mod start;
 mod state;
 
+pub use checkpoint::{CgroupMode, CheckpointRequest, CriuOptions, RestoreRequest};
 pub use error::{Error, Kind, plain};
 pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RootfsSource, Stdio};
 pub use runtime::{CgroupDriver, Rootless, Runtime};

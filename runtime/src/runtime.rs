@@ -7,8 +7,10 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{OomWatch, Stats};
 use crate::config::Process;
-use crate::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, Result};
-use crate::{control, create, exec, inspect, notify, start};
+use crate::{
+    CheckpointRequest, ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RestoreRequest, Result,
+};
+use crate::{checkpoint, control, create, exec, inspect, notify, start};
 
 /// How cgroups are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -181,6 +183,23 @@ impl Runtime {
     /// [`crate::Error::NotFound`].
     pub fn pids(&self, id: &str) -> Result<Vec<i32>> {
         control::pids(self, id)
+    }
+
+    /// Saves it with all its processes. Afterwards it is gone, unless the request says otherwise.
+    ///
+    /// # Errors
+    /// [`crate::Error::Status`] when it is not running; [`crate::Error::CriuStart`] without a criu that is new enough,
+    /// [`crate::Error::Criu`] when that fails: then the container goes on.
+    pub fn checkpoint(&self, id: &str, request: CheckpointRequest) -> Result<()> {
+        checkpoint::dump(self, id, request)
+    }
+
+    /// Makes a container that goes on where a saved one has stopped. The caller becomes its parent.
+    ///
+    /// # Errors
+    /// As [`Self::create`] and [`Self::checkpoint`]. Nothing is left behind then.
+    pub fn restore(&self, request: &RestoreRequest) -> Result<Created> {
+        checkpoint::restore(self, request)
     }
 
     /// What it has used.

@@ -68,6 +68,12 @@ pub(crate) struct State {
     pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
     /// Namespaces of the first process by runc's names (`NEWNET`, …); for people and tools, not read again.
     pub(crate) namespace_paths: BTreeMap<String, PathBuf>,
+    /// What the first process's 0, 1 and 2 were.
+    #[serde(default)]
+    pub(crate) external_descriptors: Vec<String>,
+    /// It was brought back from a checkpoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) restored: bool,
     /// The uid that made it.
     pub(crate) owner: u32,
     /// What `update` has changed since.

@@ -100,6 +100,16 @@ pub fn place(_: &InChild, fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     check(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }.into()).map(drop)
 }
 
+/// Another descriptor for the same, with the lowest number from `first` on that is free; close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, `EINVAL` when the number is beyond the limit.
+pub fn lift(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first))?;
+    // SAFETY: fcntl has just made this descriptor; nobody else knows the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Anonymous memory with `bytes`, which nobody can change any more.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
 //! Device nodes and the symlinks of /dev.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use dhow_sys::Errno;
+use dhow_sys::clone::InChild;
 use dhow_sys::mountfd::{clone_tree, move_mount};
 use dhow_sys::openat2::{EMPTY, Resolve, c_path, open};
+use dhow_sys::{Errno, fd};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
@@ -111,15 +112,34 @@ fn relink(dir: &OwnedFd, target: &str, name: &str) -> Result<()> {
     symlinkat(target, dir, name).map_err(error())
 }
 
+/// Where stdin, stdout or stderr is the host's null device, it becomes the container's: no file of the host's stays open,
+/// which could not be restored from a checkpoint either. After [`super::place_stdio`].
+pub(super) fn own_null(token: &InChild, job: &Init<'_>) -> Result<()> {
+    let standard = [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].map(is_null);
+    if standard == [false; 3] {
+        return Ok(());
+    }
+    let (root, path) = (job.root()?, Path::new("/dev/null"));
+    // An image may do without the device, or have something there whose opening would wait.
+    if !root.find(path).is_ok_and(|found| is_null(found.as_fd())) {
+        return Ok(());
+    }
+    let own = root.open(path, OFlag::O_RDWR).map_err(Failure::errno("/dev/null"))?;
+    for (target, _) in (0..).zip(standard).filter(|(_, null)| *null) {
+        fd::place(token, own.as_fd(), target).map_err(Failure::errno("place /dev/null"))?;
+    }
+    Ok(())
+}
+
 /// A copy of the mount with the container's /dev/null, verified to be that device (CVE-2025-31133): an image or a
 /// process in a shared volume could have put anything there.
 pub(super) fn null(job: &Init<'_>) -> Result<OwnedFd> {
     let found = job.root()?.find(Path::new("/dev/null")).map_err(Failure::errno("/dev/null"))?;
     let copy = clone_tree(found.as_fd(), EMPTY, false).map_err(Failure::errno("/dev/null"))?;
-    let stat = fstat(&copy).map_err(Failure::errno("/dev/null"))?;
-    if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == makedev(1, 3) {
-        Ok(copy)
-    } else {
-        Err(Failure::new("the container's /dev/null is not the null device"))
-    }
+    if is_null(copy.as_fd()) { Ok(copy) } else { Err(Failure::new("the container's /dev/null is not the null device")) }
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == makedev(1, 3))
 }

@@ -38,7 +38,7 @@ pub(crate) struct Init<'a> {
 }
 
 /// The order of things. Each function says why it is where it is.
-fn steps<'a>() -> [Step<Init<'a>>; 20] {
+fn steps<'a>() -> [Step<Init<'a>>; 21] {
     [
         |token, job| isolate(token, &mut job.descriptors()),
         |_, job| namespaces(job),
@@ -55,6 +55,7 @@ fn steps<'a>() -> [Step<Init<'a>>; 20] {
         |_, job| paths::sysctl(job),
         |_, job| paths::protect(job),
         |token, job| place_stdio(token, &job.common),
+        |token, job| devices::own_null(token, job),
         |_, job| scheduling(&mut job.common),
         |_, job| program::look(&mut job.common),
         |_, job| job.cgroup_namespace(),

@@ -11,11 +11,11 @@ use super::notify::{self, Notify};
 use super::process::{self, Terminal};
 use super::{Command, Context, Failure, lifecycle};
 
-const BUNDLE: Flag = Flag::value("bundle", "the bundle's directory (default: the current one)").short('b');
-const NO_PIVOT: Flag =
+pub(crate) const BUNDLE: Flag = Flag::value("bundle", "the bundle's directory (default: the current one)").short('b');
+pub(crate) const NO_PIVOT: Flag =
     Flag::switch("no-pivot", "move the root instead of pivot_root, for a root on a ramdisk; less isolated");
 const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "stay in the caller's session keyring");
-const NO_SUBREAPER: Flag = Flag::switch("no-subreaper", "don't reap the container's orphans");
+pub(crate) const NO_SUBREAPER: Flag = Flag::switch("no-subreaper", "don't reap the container's orphans");
 
 pub(crate) const CREATE: Command = Command {
     name: "create",
@@ -132,7 +132,7 @@ fn make(
     Ok(created)
 }
 
-fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
+pub(crate) fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
     let given = Path::new(parsed.value("bundle").filter(|path| !path.is_empty()).unwrap_or("."));
     // Without symlinks and `..`: others find it by what the state says.
     given.canonicalize().map_err(|e| Failure::because(format_args!("chdir {}", given.display()), e))
@@ -140,7 +140,7 @@ fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
 
 /// Whether the bundle's process gets a terminal: all that has to be known of config.json before it is read for the container.
 /// What is wrong with the document is told then.
-fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
+pub(crate) fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
     #[derive(Deserialize)]
     struct Document {
         process: Process,

@@ -167,8 +167,6 @@ fn what_is_not_there_is_said_before_anything_is_made() {
         t.args(&["true"]);
         let (code, stderr) = t.fails(&["--systemd-cgroup", "run", "c"]);
         assert!(code == 1 && stderr.contains("systemd"), "{stderr}");
-        let (code, stderr) = t.fails(&["checkpoint", "c"]);
-        assert!(code == 1 && stderr.contains("criu"), "{stderr}");
         assert_eq!(t.ok(&["list", "-q"]), "");
     });
 }

@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod checkpoint;
 mod command_line;
 mod concurrency;
 mod faults;

@@ -151,7 +151,7 @@ impl Bench {
     /// A command line of the runtime, with stdin closed.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut config = self.config.clone();
-        if let (true, ["create" | "run", .., id]) = (self.cgroup, args) {
+        if let (true, ["create" | "run" | "restore", .., id]) = (self.cgroup, args) {
             config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup()));
         }
         let text = serde_json::to_vec(&config).unwrap();
