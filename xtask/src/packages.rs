@@ -34,6 +34,7 @@ pub(crate) const TEST: &[Package] = &[
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),
+    ("uidmap", "newuidmap"),
 ];
 
 /// For runc's own suite, beyond [`TEST`].

@@ -17,4 +17,5 @@ mod messages;
 mod mounts;
 mod namespaces;
 mod process;
+mod rootless;
 mod support;

@@ -1,0 +1,120 @@
+//! Containers of users who are not root: with what the kernel lets them have, and with what newuidmap and newgidmap add.
+
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bench, everywhere, only_ours};
+
+const USER: u32 = 4711;
+const FIRST_SUBORDINATE: u32 = 300_000;
+
+/// From now on the bench is a user's with 65536 subordinate ids. The files that say so are in a mount namespace of the bench's.
+fn user_with_subordinate_ids(t: &mut Bench) {
+    t.belong_to(USER);
+    let ids = t.path("subordinate");
+    std::fs::write(&ids, format!("somebody:{FIRST_SUBORDINATE}:65536\n")).unwrap();
+    let script = format!(
+        "mount -t tmpfs tmpfs /etc && echo somebody:x:{USER}:{USER}::/:/bin/sh > /etc/passwd && \
+         cp {ids} /etc/subuid && cp {ids} /etc/subgid && \
+         exec setpriv --reuid {USER} --regid {USER} --clear-groups \"$@\"",
+        ids = ids.display()
+    );
+    t.inside(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    map(t, FIRST_SUBORDINATE);
+}
+
+/// The user is root in the container, and the ids from 1 on are those of the host's from `first` on.
+fn map(t: &mut Bench, first: u32) {
+    let mappings =
+        json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": first, "size": 65536}]);
+    t.set("/linux/uidMappings", mappings.clone());
+    t.set("/linux/gidMappings", mappings);
+}
+
+fn user_namespace(t: &mut Bench) {
+    t.push("/linux/namespaces", json!({"type": "user"}));
+}
+
+#[test]
+fn subordinate_ids_come_by_newuidmap() {
+    everywhere(|t| {
+        user_with_subordinate_ids(t);
+        user_namespace(t);
+        let seen =
+            t.shell("id -u; touch /tmp/x && chown 5:6 /tmp/x && stat -c %u:%g /tmp/x; wc -l < /proc/self/uid_map");
+        assert_eq!(seen, "0\n5:6\n2\n");
+        let stat = std::fs::metadata(t.rootfs("/tmp/x")).unwrap();
+        assert_eq!((stat.uid(), stat.gid()), (FIRST_SUBORDINATE + 4, FIRST_SUBORDINATE + 5));
+        t.sleeping("u");
+        assert_eq!(t.ok(&["exec", "--user", "7:8", "u", "sh", "-c", "id -u; id -g"]), "7\n8\n");
+        assert_eq!(t.ok(&["list", "--quiet"]), "u\n");
+        let pid = t.pid("u");
+        t.ok(&["kill", "u", "KILL"]);
+        t.gone(pid);
+        t.ok(&["delete", "u"]);
+        // Ids that are somebody else's.
+        map(t, 2 * FIRST_SUBORDINATE);
+        t.args(&["true"]);
+        let (code, stderr) = t.fails(&["run", "foreign"]);
+        assert!(code == 1 && stderr.contains("[1-65537) -> [600000-665536) not allowed"), "{stderr}");
+        assert_eq!(t.ok(&["list", "--quiet"]), "");
+    });
+}
+
+#[test]
+fn without_newuidmap_the_error_names_it() {
+    only_ours(|t| {
+        user_with_subordinate_ids(t);
+        user_namespace(t);
+        t.args(&["true"]);
+        let id = USER.to_string();
+        t.inside(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "env", "PATH=/nonexistent"]);
+        let (code, stderr) = t.fails(&["run", "c"]);
+        assert!(code == 1 && stderr.contains("linux.uidMappings: newuidmap: "), "{stderr}");
+        assert_eq!(t.ok(&["list", "--quiet"]), "");
+    });
+}
+
+#[test]
+fn what_a_user_can_not_have_is_an_error() {
+    everywhere(|t| {
+        user_with_subordinate_ids(t);
+        user_namespace(t);
+        t.args(&["true"]);
+        // Nobody asks for limits: no cgroup is no error, unless the user claims to be root.
+        t.ok(&["run", "plain"]);
+        t.ok(&["--rootless", "true", "run", "plain"]);
+        let (code, stderr) = t.fails(&["--rootless", "false", "run", "plain"]);
+        assert!(code == 1 && stderr.contains("permission denied"), "{stderr}");
+        t.set("/linux/cgroupsPath", json!("/somewhere/else"));
+        let (code, stderr) = t.fails(&["run", "place"]);
+        assert!(code == 1 && stderr.contains("permission denied"), "{stderr}");
+        t.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        t.set("/linux/resources", json!({"pids": {"limit": 5}}));
+        let (code, stderr) = t.fails(&["run", "limit"]);
+        assert!(code == 1 && stderr.contains("pids"), "{stderr}");
+        t.config["linux"].as_object_mut().unwrap().remove("resources");
+        // Only the user is mapped: there is no group 5 for terminals.
+        let single = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+        t.set("/linux/uidMappings", single.clone()).set("/linux/gidMappings", single);
+        let (code, stderr) = t.fails(&["run", "gid"]);
+        assert!(code == 1 && stderr.contains("gid"), "{stderr}");
+        assert_eq!(t.ok(&["list", "--quiet"]), "");
+    });
+}
+
+#[test]
+fn a_rootless_spec_runs_as_it_is() {
+    everywhere(|t| {
+        t.belong_to(USER);
+        std::fs::create_dir(t.path("fresh")).unwrap();
+        std::os::unix::fs::chown(t.path("fresh"), Some(USER), Some(USER)).unwrap();
+        let fresh = t.path("fresh").to_str().unwrap().to_owned();
+        t.ok(&["spec", "--rootless", "--bundle", &fresh]);
+        let text = std::fs::read(t.path("fresh/config.json")).unwrap();
+        t.config = serde_json::from_slice::<Value>(&text).unwrap();
+        t.set("/process/terminal", json!(false));
+        assert_eq!(t.shell("id -u; cat /proc/self/setgroups; test -d /sys/class && echo sys"), "0\ndeny\nsys\n");
+    });
+}
