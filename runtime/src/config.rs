@@ -50,9 +50,16 @@ impl Spec {
     /// # Errors
     /// [`Error::Config`] with the field and what is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
-        parse(bytes)
+        // runc does not mind the case of a key, and this one has come to be written so.
+        match std::str::from_utf8(bytes) {
+            Ok(text) if text.contains(PAGE_SIZE.0) => parse(text.replace(PAGE_SIZE.0, PAGE_SIZE.1).as_bytes()),
+            _ => parse(bytes),
+        }
     }
 }
+
+/// A key of `linux.resources.hugepageLimits` as some write it, and as it should be.
+const PAGE_SIZE: (&str, &str) = ("\"pagesize\"", "\"pageSize\"");
 
 /// A process, the first one or one for exec.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -299,9 +306,9 @@ pub struct Hook {
     /// With the program's name as the first.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// All of its environment.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    /// All of its environment; none: what it inherits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
@@ -499,6 +506,13 @@ mod tests {
         )
         .unwrap();
         assert!(spec.mounts.is_empty() && spec.process.unwrap().args.is_empty());
+    }
+
+    #[test]
+    fn a_page_size_may_be_written_in_lower_case() {
+        let spec = br#"{"linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":1}]}}}"#;
+        let resources = Spec::from_json(spec).unwrap().linux.unwrap().resources.unwrap();
+        assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
     }
 
     #[test]

@@ -23,17 +23,20 @@ const END: Duration = Duration::from_secs(10);
 pub(crate) fn kill(runtime: &Runtime, id: &str, signal: i32, all: bool) -> Result<()> {
     let state = State::load(runtime.root(), id)?;
     let cgroup = Cgroup::open(&state.cgroup_paths)?;
-    if all || (signal == libc::SIGKILL && shares_pids(&state)) {
+    let sharing = signal == libc::SIGKILL && shares_pids(&state);
+    let killed = sharing && !cgroup.pids()?.is_empty();
+    if all || sharing {
         cgroup.kill_all(signal)?;
     }
     let init = init(&state)?;
     match &init {
         Some(pidfd) => match pidfd::send_signal(pidfd.as_fd(), signal) {
+            Err(dhow_sys::Errno::ESRCH) if killed => {}
             Err(dhow_sys::Errno::ESRCH) => return Err(Error::NotRunning),
             other => other.map_err(Error::sys("send the signal"))?,
         },
         // The others of a shared pid namespace outlive the first one.
-        None if all => return Ok(()),
+        None if all || killed => return Ok(()),
         None => return Err(Error::NotRunning),
     }
     if signal == libc::SIGKILL && matches!(cgroup.freezer_state(), Ok(FreezerState::Frozen)) {

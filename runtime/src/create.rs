@@ -59,14 +59,14 @@ impl Document {
     pub(crate) fn read(runtime: &Runtime, request: &CreateRequest) -> Result<Self> {
         state::valid_id(&request.id)?;
         let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
-        let file = bundle.join("config.json");
+        let file = bundle.join(request.config.as_deref().unwrap_or(Path::new("config.json")));
         let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
         let mut spec = Spec::from_json(text.as_bytes())?;
         if request.notify {
             notify::add(&mut spec, &runtime.root().join(&request.id));
         }
         let plan = Plan::new(&spec, &bundle)?;
-        if plan.process.terminal != matches!(request.stdio, Stdio::Terminal) {
+        if plan.process.terminal != request.stdio.is_terminal() {
             return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
         }
         let config = RawValue::from_string(text).map_err(|e| Error::config("config.json", e.to_string()))?;
@@ -224,7 +224,8 @@ impl Unfinished {
         let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
         let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
         let held = held.then(|| Held { channel: ours, state: self.state.clone() });
-        Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone(), held })
+        let filter_flags = given.filter.map(|filter| filter.flags().bits());
+        Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone(), filter_flags, held })
     }
 
     /// Clones the container's process. The request's descriptors are closed here afterwards.
@@ -380,6 +381,12 @@ impl Handshake<'_> {
         self.channel.send(&Message::Mapped).map_err(Error::sys("tell the container's process of its ids"))
     }
 
+    fn map_mount(&self, index: u32, made: &OwnedFd) -> Result<()> {
+        let mount = usize::try_from(index).ok().and_then(|index| self.plan.mounts.get(index));
+        mount.map_or(Ok(()), |mount| map_ids_of(mount, self.plan, made))?;
+        self.channel.send(&Message::MountMapped).map_err(Error::sys("tell the container's process of its mount"))
+    }
+
     fn oom_score(&self) -> Result<()> {
         match self.plan.process.oom_score_adj {
             None => Ok(()),
@@ -417,6 +424,7 @@ impl Handshake<'_> {
                 None => return Err(Error::ChildGone { step }),
                 Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
                 Some((Message::Console, fd)) => self.console = fd,
+                Some((Message::MapMount { index }, Some(made))) => self.map_mount(index, &made)?,
                 Some((message, _)) => return Ok(message),
             }
         }
@@ -495,7 +503,7 @@ fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<OwnedFd>, Vec<
         return Ok((root, Vec::new()));
     }
     let one = |mount: &Mount| {
-        if mount.kind != MountKind::Bind || !(foreign || mount.idmap.is_some()) {
+        if mount.kind != MountKind::Bind || mount.within.is_some() || !(foreign || mount.idmap.is_some()) {
             return Ok(None);
         }
         let error = |e: dhow_sys::Errno| {
@@ -507,21 +515,25 @@ fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<OwnedFd>, Vec<
         let made = bind_source(mount).map_err(error)?;
         let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
         set_attr(made.as_fd(), &change).map_err(error)?;
-        if let Some(map) = &mount.idmap {
-            let (uid, gid) = if map.uid.is_empty() {
-                (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)
-            } else {
-                (&map.uid, &map.gid)
-            };
-            let namespace = idmap::namespace(uid, gid)?;
-            let change = Change { idmap: Some(namespace.as_fd()), recursive: map.recursive, ..Change::default() };
-            let field = format!("{}.uidMappings", mount.field);
-            set_attr(made.as_fd(), &change).map_err(|e| Error::config(field, crate::error::errno_text(e)))?;
-        }
+        map_ids_of(mount, plan, &made)?;
         Ok(Some(made))
     };
     let sources = plan.mounts.iter().map(one).collect::<Result<_>>()?;
     Ok((root, sources))
+}
+
+/// Makes a detached mount an id-mapped one, if it is to be.
+fn map_ids_of(mount: &Mount, plan: &Plan, made: &OwnedFd) -> Result<()> {
+    let Some(map) = &mount.idmap else { return Ok(()) };
+    let (uid, gid) = if map.uid.is_empty() {
+        (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)
+    } else {
+        (&map.uid, &map.gid)
+    };
+    let namespace = idmap::namespace(uid, gid)?;
+    let change = Change { idmap: Some(namespace.as_fd()), recursive: map.recursive, ..Change::default() };
+    let field = format!("{}.uidMappings", mount.field);
+    set_attr(made.as_fd(), &change).map_err(|e| Error::config(field, crate::error::errno_text(e)))
 }
 
 /// A mount copied here is in the host's peer group; what the container's namespace would do to it as a whole has to be

@@ -1,11 +1,13 @@
 //! A further process in a running container.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use dhow_sys::clone::{Child, Namespaces};
 use dhow_sys::pidfd;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use crate::birth::Birth;
@@ -17,7 +19,6 @@ use crate::handshake::{Channel, Message};
 use crate::hooks::StateDocument;
 use crate::inspect::status;
 use crate::plan::{self, NamespacePlan};
-use crate::request::Stdio;
 use crate::state::State;
 use crate::{Created, Error, ExecRequest, Result, Runtime, Status, lsm, seccomp};
 
@@ -35,8 +36,9 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     let mut warnings = Vec::new();
     let mut process = plan::Process::new(&request.process, "process", &mut warnings)?;
     process.set_machine(&linux)?;
+    process.set_annotated(&spec.annotations);
     lsm::check(&process, None)?;
-    if process.terminal != matches!(request.stdio, Stdio::Terminal) {
+    if process.terminal != request.stdio.is_terminal() {
         return Err(Error::config("process.terminal", "does not fit the stdio that was asked for"));
     }
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
@@ -77,6 +79,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
             listen_fds: 0,
             pid: None,
         },
+        root: if namespaces.contains(Namespaces::MOUNT) { None } else { Some(root_of(&state, &target)?) },
         target,
         namespaces: namespaces.without(if by_helper { Namespaces::PID | Namespaces::USER } else { Namespaces::PID }),
     };
@@ -105,7 +108,17 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     }
     born.armed = false;
     let pidfd = born.child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
-    Ok(Created { pid, pidfd, console, warnings, held: None })
+    Ok(Created { pid, pidfd, console, warnings, filter_flags: filter.map(|f| f.flags().bits()), held: None })
+}
+
+/// The root directory of a container's first process.
+fn root_of(state: &State, target: &OwnedFd) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", state.init_process_pid);
+    let root = nix::fcntl::open(path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let root = root.map_err(Error::sys("open the container's root"))?;
+    // If it lives now, the path was not another process's.
+    pidfd::send_signal(target.as_fd(), 0).map_err(Error::sys("look after the first process"))?;
+    Ok(root)
 }
 
 /// Kills and reaps the process when something fails after its birth.

@@ -7,6 +7,8 @@
 //!     │◀───────────────────────── Unshared ────│  only with a new user or time namespace
 //!     │── Mapped ─────────────────────────────▶│  its ids are mapped, its clocks set
 //!     │── Attached{pid} ──────────────────────▶│  it is in its cgroup, the limits hold; read when it first matters
+//!     │◀───────── MapMount{index} (+ fd) ──────│  only for an id-mapped mount whose source is the container's own
+//!     │── MountMapped ────────────────────────▶│
 //!     │◀──────────────────────── RootReady ────│  only with hooks
 //!     │── HooksDone ──────────────────────────▶│
 //!     │◀──────────────────── Console (+ fd) ───│  only with a terminal
@@ -35,6 +37,8 @@ pub(crate) enum Message {
     Unshared,
     Mapped,
     Attached { pid: i32 },
+    MapMount { index: u32 },
+    MountMapped,
     RootReady,
     HooksDone,
     Console,
@@ -81,6 +85,8 @@ impl Message {
             Self::Accepted => vec![8],
             Self::Start => vec![11],
             Self::Recorded => vec![12],
+            Self::MapMount { index } => [&[13][..], &index.to_ne_bytes()].concat(),
+            Self::MountMapped => vec![14],
             Self::Born { pid } => [&[10][..], &pid.to_ne_bytes()].concat(),
             Self::Failed(failure) => {
                 let kind = KINDS.iter().position(|k| *k == failure.kind).and_then(|k| u8::try_from(k).ok());
@@ -103,6 +109,8 @@ impl Message {
             [8] => Self::Accepted,
             [11] => Self::Start,
             [12] => Self::Recorded,
+            [13, index @ ..] => Self::MapMount { index: u32::from_ne_bytes(index.try_into().ok()?) },
+            [14] => Self::MountMapped,
             [10, pid @ ..] => Self::Born { pid: i32::from_ne_bytes(pid.try_into().ok()?) },
             [9, kind, text @ ..] => Self::Failed(Failure {
                 kind: *KINDS.get(usize::from(*kind))?,

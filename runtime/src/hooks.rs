@@ -1,8 +1,10 @@
 //! Hooks: programs of the engine's, run at six moments of a container's life with its state on stdin.
 
 use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -58,26 +60,40 @@ impl StateDocument {
     }
 }
 
-/// Runs hooks one after the other, in the caller's namespaces; the first that fails ends it.
+/// Runs hooks one after the other, in the caller's namespaces; the first that fails ends it. A hook that names no environment
+/// has the caller's.
 ///
 /// # Errors
 /// [`Error::Hook`] with what it wrote to stderr.
 pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &str) -> Result<()> {
+    run_with(kind, hooks, state, None)
+}
+
+/// As [`run`], with another environment than the caller's.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with(kind: &'static str, hooks: &[Hook], state: &str, env: Option<&[CString]>) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         let error = |problem| Error::Hook { kind, index, path: hook.path.clone(), problem };
-        one(hook, state).map_err(error)?;
+        one(hook, state, env).map_err(error)?;
     }
     Ok(())
 }
 
-fn one(hook: &Hook, state: &str) -> std::result::Result<(), String> {
+fn one(hook: &Hook, state: &str, env: Option<&[CString]>) -> std::result::Result<(), String> {
     let text = |e: std::io::Error| e.to_string();
     // What it writes goes to memory and not through a pipe, which it could fill while we write its stdin.
     // A startContainer hook is run under the container's filter, which may forbid it.
     let output = memfd_create("hook", MFdFlags::MFD_CLOEXEC).ok().map(std::fs::File::from);
     let stderr = output.as_ref().map(|file| file.try_clone().map(Stdio::from)).transpose().map_err(text)?;
     let mut command = Command::new(&hook.path);
-    command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().filter_map(|e| e.split_once('=')));
+    } else if let Some(env) = env {
+        let pairs = env.iter().map(|e| OsStr::from_bytes(e.to_bytes()).to_owned());
+        command.env_clear().envs(pairs.filter_map(|e| split(&e)));
+    }
     if let Some((zero, rest)) = hook.args.split_first() {
         command.arg0(zero).args(rest);
     }
@@ -110,6 +126,13 @@ fn one(hook: &Hook, state: &str) -> std::result::Result<(), String> {
     Err(if said.trim().is_empty() { problem } else { format!("{problem}: {}", said.trim()) })
 }
 
+/// `KEY=value`.
+fn split(entry: &OsStr) -> Option<(OsString, OsString)> {
+    let bytes = entry.as_bytes();
+    let at = bytes.iter().position(|b| *b == b'=')?;
+    Some((OsStr::from_bytes(&bytes[..at]).to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
+}
+
 /// The words that runc's callers know.
 fn signal_text(signal: i32) -> String {
     let known = SIGNALS.iter().find(|(number, _)| *number == signal);
@@ -133,7 +156,7 @@ mod tests {
 
     fn shell(script: &str, timeout: Option<i64>) -> Hook {
         let args = ["sh", "-c", script].iter().map(ToString::to_string).collect();
-        Hook { path: "/bin/sh".into(), args, env: vec!["A=b c".into()], timeout }
+        Hook { path: "/bin/sh".into(), args, env: Some(vec!["A=b c".into()]), timeout }
     }
 
     #[test]

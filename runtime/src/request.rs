@@ -26,6 +26,17 @@ pub enum Stdio {
     },
     /// A new pseudo terminal of the container's own devpts; its other end is returned as [`Created::console`].
     Terminal,
+    /// The same, but that it leaves newlines as they are: for a caller whose own stdout adds the carriage returns if it
+    /// is a terminal, and must not get any if it is a file.
+    RelayedTerminal,
+}
+
+impl Stdio {
+    /// Whether it is a new terminal.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal | Self::RelayedTerminal)
+    }
 }
 
 /// Where the root file system comes from.
@@ -46,7 +57,9 @@ pub struct CreateRequest {
     pub id: String,
     /// The directory with config.json.
     pub bundle: PathBuf,
-    /// The first process's stdio. config.json's `process.terminal` must agree: true iff [`Stdio::Terminal`].
+    /// Another file than config.json; a relative path is relative to the bundle.
+    pub config: Option<PathBuf>,
+    /// The first process's stdio. config.json's `process.terminal` must agree: true iff [`Stdio::is_terminal`].
     pub stdio: Stdio,
     /// The root file system.
     pub rootfs: RootfsSource,
@@ -72,7 +85,7 @@ pub struct CreateRequest {
 pub struct ExecRequest {
     /// What to run; [`Process::from_json`] reads one.
     pub process: Process,
-    /// Its stdio. `process.terminal` must agree: true iff [`Stdio::Terminal`].
+    /// Its stdio. `process.terminal` must agree: true iff [`Stdio::is_terminal`].
     pub stdio: Stdio,
     /// As in [`CreateRequest`].
     pub preserve_fds: u32,
@@ -103,6 +116,8 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// What was asked for and could not be done, but does not stop the container (an unknown capability).
     pub warnings: Vec<String>,
+    /// The flags of its system call filter, as numbers of the kernel's, if it has one.
+    pub filter_flags: Option<u32>,
     /// What [`crate::Runtime::start_held`] starts it by, when [`CreateRequest::held`] asked for it.
     pub held: Option<Held>,
 }

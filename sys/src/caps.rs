@@ -54,6 +54,10 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Number of `CAP_DAC_OVERRIDE`.
+pub const DAC_OVERRIDE: u32 = 1;
+/// Number of `CAP_DAC_READ_SEARCH`.
+pub const DAC_READ_SEARCH: u32 = 2;
 /// Number of `CAP_SYS_ADMIN`.
 pub const SYS_ADMIN: u32 = 21;
 /// Number of `CAP_SYS_RESOURCE`.
@@ -73,6 +77,12 @@ impl CapSet {
     #[must_use]
     pub const fn has(self, cap: u32) -> bool {
         cap < 64 && self.0 & (1 << cap) != 0
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// What is in both.

@@ -29,7 +29,7 @@ pub(crate) fn descriptors(stdio: &Stdio) -> Vec<String> {
             [stdin, stdout, stderr].into_iter().map(|fd| name(fd.as_fd())).collect()
         }
         // The first terminal of the container's own devpts.
-        Stdio::Terminal => vec!["/dev/pts/0".to_owned(); 3],
+        Stdio::Terminal | Stdio::RelayedTerminal => vec!["/dev/pts/0".to_owned(); 3],
     }
 }
 

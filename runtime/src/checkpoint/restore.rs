@@ -88,7 +88,7 @@ fn bring_back(
         write_pid(file, pid)?;
     }
     unfinished.record_restored(pid, plan)?;
-    Ok(Created { pid, pidfd, console, warnings: Vec::new(), held: None })
+    Ok(Created { pid, pidfd, console, warnings: Vec::new(), filter_flags: None, held: None })
 }
 
 /// A moment in the restore.

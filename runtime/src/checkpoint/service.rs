@@ -262,7 +262,7 @@ fn execute(
                 places.push((away(fd.as_fd())?, number));
             }
         }
-        Some(Stdio::Terminal) => {
+        Some(Stdio::Terminal | Stdio::RelayedTerminal) => {
             null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
             let null = null.map_err(Failure::errno("/dev/null"))?;
             for number in 0..3 {

@@ -9,6 +9,7 @@ use dhow_sys::openat2::{EMPTY, Root};
 use dhow_sys::{fd, tty};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::termios::{self, OutputFlags, SetArg};
 
 use super::init::Init;
 use super::{Common, Failure, Result};
@@ -18,7 +19,7 @@ use crate::request::Stdio;
 /// For a container's first process: also bound to /dev/console. After /dev and its devpts are mounted, before the root
 /// is entered or read-only.
 pub(super) fn for_init(token: &InChild, job: &Init<'_>) -> Result<()> {
-    if !matches!(job.common.stdio, Stdio::Terminal) {
+    if !job.common.stdio.is_terminal() {
         return Ok(());
     }
     let root = job.root()?;
@@ -32,7 +33,7 @@ pub(super) fn for_init(token: &InChild, job: &Init<'_>) -> Result<()> {
 
 /// For exec: after the container's namespaces are joined.
 pub(super) fn for_exec(token: &InChild, common: &Common<'_>) -> Result<()> {
-    if !matches!(common.stdio, Stdio::Terminal) {
+    if !common.stdio.is_terminal() {
         return Ok(());
     }
     let root = Root::open_path(Path::new("/")).map_err(Failure::errno("/"))?;
@@ -50,6 +51,12 @@ fn open(token: &InChild, common: &Common<'_>, root: &Root) -> Result<OwnedFd> {
     }
     tty::unlock(primary.as_fd()).map_err(error())?;
     let secondary = tty::peer(primary.as_fd()).map_err(error())?;
+    if matches!(common.stdio, Stdio::RelayedTerminal) {
+        // Here, before anything can be written to it.
+        let mut settings = termios::tcgetattr(&secondary).map_err(error())?;
+        settings.output_flags.remove(OutputFlags::ONLCR);
+        termios::tcsetattr(&secondary, SetArg::TCSANOW, &settings).map_err(error())?;
+    }
     if let Some(size) = common.process.size {
         tty::set_size(primary.as_fd(), size).map_err(error())?;
     }

@@ -1,5 +1,6 @@
 //! A container's first process.
 
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use dhow_sys::clone::{InChild, Namespaces};
@@ -62,7 +63,7 @@ fn steps<'a>() -> [Step<Init<'a>>; 21] {
         |_, job| start::wait(job),
         |token, job| {
             let Init { common, plan, state, .. } = job;
-            program::run(token, common, |common| last_hooks(common, plan, state))
+            program::run(token, common, |common, env| last_hooks(common, plan, state, env))
         },
     ]
 }
@@ -73,6 +74,7 @@ pub(crate) fn main(token: &InChild, mut job: Init<'_>) -> u8 {
         Ok(()) => Failure::new("the program was not executed"),
         Err(failure) => failure,
     };
+    root::give_up(&job);
     // Nobody may be there to hear it.
     job.common.channel.send(&Message::Failed(failure)).ok();
     1
@@ -174,11 +176,13 @@ fn names(job: &Init<'_>) -> Result<()> {
 }
 
 /// After the start, right before the program: as the container's user and under its filter, so that nothing which the
-/// image brings along runs with the privileges of the runtime.
-fn last_hooks(common: &mut Common<'_>, plan: &Plan, state: &StateDocument) -> Result<()> {
+/// image brings along runs with the privileges of the runtime. `env` is the program's environment, and theirs unless they name
+/// one: the runtime's is nothing for the container's eyes.
+fn last_hooks(common: &mut Common<'_>, plan: &Plan, state: &StateDocument, env: &[CString]) -> Result<()> {
     if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
     let state = state.render("created", common.attached()?);
-    hooks::run("startContainer", &plan.hooks.start_container, &state).map_err(|e| Failure::new(e.chain()))
+    hooks::run_with("startContainer", &plan.hooks.start_container, &state, Some(env))
+        .map_err(|e| Failure::new(e.chain()))
 }

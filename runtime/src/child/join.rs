@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use dhow_sys::clone::{InChild, Namespaces};
 
 use super::{
-    Common, Result, Step, become_root, console, hide, isolate, limits, new_session, place_stdio, program, run,
+    Common, Result, Step, become_root, console, hide, isolate, limits, new_session, place_stdio, program, root, run,
     scheduling,
 };
 use crate::birth::HasChannel;
@@ -17,6 +17,8 @@ pub(crate) struct Join<'a> {
     pub(crate) common: Common<'a>,
     /// The container's first process.
     pub(crate) target: OwnedFd,
+    /// Its root, if it has no mount namespace, joining which would make it this process's as well.
+    pub(crate) root: Option<OwnedFd>,
     /// Its namespaces; the pid namespace is the parent's matter, it takes effect at clone.
     pub(crate) namespaces: Namespaces,
 }
@@ -33,6 +35,7 @@ fn steps<'a>() -> [Step<Join<'a>>; 11] {
         |token, job| {
             let mut keep = job.common.descriptors();
             keep.push(job.target.as_raw_fd());
+            keep.extend(job.root.iter().map(AsRawFd::as_raw_fd));
             isolate(token, &mut keep)
         },
         |_, job| limits::initial_affinity(job.common.process),
@@ -45,7 +48,7 @@ fn steps<'a>() -> [Step<Join<'a>>; 11] {
         |_, job| scheduling(&mut job.common),
         |_, job| program::look(&mut job.common),
         |_, job| job.common.attached().map(drop),
-        |token, job| program::run(token, &mut job.common, |_| Ok(())),
+        |token, job| program::run(token, &mut job.common, |_, _| Ok(())),
     ]
 }
 
@@ -65,6 +68,9 @@ fn namespaces(job: &Join<'_>) -> Result<()> {
     if !job.namespaces.is_empty() {
         let joined = nix::sched::setns(job.target.as_fd(), job.namespaces.flags());
         joined.map_err(Failure::errno("join the container's namespaces"))?;
+    }
+    if let Some(dir) = &job.root {
+        root::change(dir.as_fd())?;
     }
     if job.common.user_namespace {
         become_root(job.common.process)?;

@@ -133,7 +133,7 @@ fn isolate(token: &InChild, keep: &mut [RawFd]) -> Result<()> {
 /// program's user, which has all capabilities there as well until they are given up. After the mappings are there.
 fn become_root(process: &plan::Process) -> Result<()> {
     // An unprivileged mapping forbids setgroups; then there is nothing to give up either.
-    match nix::unistd::setgroups(&[]) {
+    match if process.keeps_groups { Ok(()) } else { nix::unistd::setgroups(&[]) } {
         Ok(()) | Err(Errno::EPERM) => {}
         Err(e) => return Err(Failure::errno("give up the caller's groups")(e)),
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use dhow_sys::mountfd::{Context, attr, clone_tree, is_mount_root, move_mount, set_attr};
-use dhow_sys::openat2::{Resolve, Root, c_path, is_dir, open};
+use dhow_sys::openat2::{EMPTY, Resolve, Root, c_path, is_dir, open};
 use dhow_sys::{Errno, mountfd};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, fstat};
@@ -13,7 +13,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::init::Init;
 use super::{Result, cgroupfs, copy_up};
-use crate::handshake::Failure;
+use crate::handshake::{Failure, Message};
 use crate::plan::{Mount, MountKind, Plan};
 
 const DIRECTORY: Mode = Mode::from_bits_truncate(0o755);
@@ -26,9 +26,13 @@ pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
             // What is mounted depends on the namespace, whose root is the cgroup this process is in by now.
             job.cgroup_namespace()?;
         }
-        let source = job.sources.get_mut(i).and_then(Option::take);
-        let made = one(job, mount, source)
-            .map_err(|f| Failure::new(format!("{} ({}): {}", mount.field, mount.destination.display(), f.text)))?;
+        let made = match job.sources.get_mut(i).and_then(Option::take) {
+            None => within_root(job, i, mount),
+            opened => Ok(opened),
+        }
+        .and_then(|source| one(job, mount, source));
+        let made =
+            made.map_err(|f| Failure::new(format!("{} ({}): {}", mount.field, mount.destination.display(), f.text)))?;
         job.readonly_later.extend(made);
     }
     // Engines expect a missing working directory to be made. Whether it is usable shows when it is entered.
@@ -77,6 +81,22 @@ fn bind(root: &Root, mount: &Mount, source: Option<OwnedFd>) -> Result<()> {
     not_inside_proc(&mount.destination, &target, Some(&made))?;
     mount.options.change_attributes(&made).map_err(Failure::errno("set its attributes"))?;
     place(mount, &made, &target)
+}
+
+/// The source of a bind mount that lies in the root, with what is mounted there by now. Mapping its ids is the parent's
+/// privilege if this process is in a user namespace.
+fn within_root(job: &mut Init<'_>, index: usize, mount: &Mount) -> Result<Option<OwnedFd>> {
+    let Some(path) = &mount.within else { return Ok(None) };
+    let found = job.root()?.find(path).map_err(Failure::errno(&mount.source))?;
+    let recursive = mount.options.bind.unwrap_or(false);
+    let made = clone_tree(found.as_fd(), EMPTY, recursive).map_err(Failure::errno(&mount.source))?;
+    if mount.idmap.is_some() {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let channel = &job.common.channel;
+        channel.send_with(&Message::MapMount { index }, made.as_fd()).map_err(Failure::errno("hand the mount over"))?;
+        job.common.expect(&Message::MountMapped)?;
+    }
+    Ok(Some(made))
 }
 
 /// Opens a bind mount's source as a detached mount: in the child, or in the parent where the child could not.
@@ -169,16 +189,18 @@ fn not_inside_proc(path: &Path, target: &OwnedFd, made: Option<&OwnedFd>) -> Res
     Ok(())
 }
 
-/// A tmpfs takes the mode of the directory that it covers, and with `tmpcopyup` its content. Read-only it is only made
+/// A tmpfs takes the mode of the directory of the image that it covers, and with `tmpcopyup` its content. Read-only it is only made
 /// when what else is mounted in it, and its devices, have their places.
 fn tmpfs(root: &Root, mount: &Mount) -> Result<Option<OwnedFd>> {
+    let given = mount.options.data.iter().any(|(key, _)| key == "mode");
+    let covers = !given && root.find(&mount.destination).is_ok();
     let target = directory(root, mount)?;
     let mut described = mount.clone();
     let options = &mut described.options;
     let readonly = (options.attributes.set | options.recursive.set) & attr::RDONLY != 0;
     options.attributes.set &= !attr::RDONLY;
     options.recursive.set &= !attr::RDONLY;
-    if !options.data.iter().any(|(key, _)| key == "mode") {
+    if covers {
         let stat = fstat(&target).map_err(Failure::errno("look at the mount point"))?;
         options.data.push(("mode".into(), Some(format!("{:o}", stat.st_mode & 0o7777))));
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use dhow_sys::caps::{self, CapSet, Sets};
 use dhow_sys::clone::InChild;
 use dhow_sys::{Errno, fd, process};
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -31,7 +32,7 @@ pub(super) fn look(common: &mut Common<'_>) -> Result<()> {
 pub(super) fn run(
     token: &InChild,
     common: &mut Common<'_>,
-    hooks: impl FnOnce(&mut Common<'_>) -> Result<()>,
+    hooks: impl FnOnce(&mut Common<'_>, &[CString]) -> Result<()>,
 ) -> Result<()> {
     let process = common.process;
     // Anew: time has passed since it was looked for, a hook may have brought it.
@@ -51,7 +52,7 @@ pub(super) fn run(
         // As late as can be: the fewer system calls of ours the profile has to allow the better.
         filter(common)?;
     }
-    hooks(common)?;
+    hooks(common, &env)?;
     let Err(errno) = nix::unistd::execve(&path, &process.args, &env);
     // It was there a moment ago: what is missing is its interpreter.
     let Failure { kind, .. } = not_executed(path.to_bytes(), errno);
@@ -74,11 +75,23 @@ fn enter(process: &Process) -> Result<()> {
 /// Looks at files as the process's user would, and not with the rights of the runtime.
 fn as_user<T>(process: &Process, look: impl FnOnce() -> Result<T>) -> Result<T> {
     let (uid, gid) = (setfsuid(Uid::from_raw(process.uid)), setfsgid(Gid::from_raw(process.gid)));
-    let result = look();
+    let overriding = process.capabilities.unwrap_or_default().effective.and(OVERRIDE);
+    let result = if process.uid == 0 || overriding == CapSet::EMPTY {
+        look()
+    } else {
+        // Another user id has taken them away. Going back to the first one gives them back.
+        let sets = caps::get().map_err(Failure::errno("read the capabilities"))?;
+        let effective = sets.effective.or(overriding.and(sets.permitted));
+        caps::set(Sets { effective, ..sets }).map_err(Failure::errno("set the capabilities"))?;
+        look()
+    };
     setfsgid(gid);
     setfsuid(uid);
     result
 }
+
+/// With these a user may execute what belongs to others.
+const OVERRIDE: CapSet = CapSet::EMPTY.with(caps::DAC_OVERRIDE).with(caps::DAC_READ_SEARCH);
 
 /// The path of the program, by its own or the search path.
 fn find(process: &Process) -> Result<CString> {
@@ -131,7 +144,8 @@ fn not_executed(name: &[u8], errno: Errno) -> Failure {
 fn environment(common: &Common<'_>) -> Vec<CString> {
     let process = common.process;
     let mut env = process.env.clone();
-    if process.variable("HOME").is_none() {
+    if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
+        env.retain(|e| !e.to_bytes().starts_with(b"HOME="));
         let home = home(process.uid).unwrap_or_else(|| PathBuf::from("/"));
         env.extend(CString::new([b"HOME=", home.as_os_str().as_bytes()].concat()));
     }

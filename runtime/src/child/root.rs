@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use dhow_sys::Errno;
+use dhow_sys::clone::Namespaces;
 use dhow_sys::mountfd::{Change, Propagation, attr, clone_tree, is_mount_root, mount_id, move_mount, set_attr};
 use dhow_sys::openat2::{EMPTY, Root, c_path};
 use nix::fcntl::{AT_FDCWD, OFlag, open};
@@ -21,6 +22,9 @@ use crate::mountinfo::{self, Mount};
 /// user of a user namespace, nobody can swap a component of it, and its own directory stays as it is. Only for hooks, which
 /// look for it there, it is attached at its path.
 pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
+    if !job.plan.namespaces.has(Namespaces::MOUNT) {
+        return attach_on_host(job);
+    }
     let (propagation, recursive) = job.plan.rootfs.propagation;
     let top = handle(Path::new("/"))?;
     if propagation == Propagation::Unbindable && job.root_mount.is_none() {
@@ -56,6 +60,28 @@ pub(super) fn attach(job: &mut Init<'_>) -> Result<()> {
     move_mount(root.as_fd(), place.as_fd()).map_err(Failure::errno("attach the root"))?;
     job.root = Some(Root::new(root));
     Ok(())
+}
+
+/// Without a mount namespace the root is mounted on the host, at its path, and stays there: as with runc it is whoever asked
+/// for this who unmounts it. Private, or what is mounted in it would show in the directory that it was copied from.
+fn attach_on_host(job: &mut Init<'_>) -> Result<()> {
+    let root = job.root_mount.take().map_or_else(|| clone(job), Ok)?;
+    let change = Change { propagation: Some(Propagation::Private), recursive: true, ..Change::default() };
+    set_attr(root.as_fd(), &change).map_err(Failure::errno("make the root private"))?;
+    let place = handle(&job.plan.rootfs.path)?;
+    move_mount(root.as_fd(), place.as_fd()).map_err(Failure::errno("attach the root"))?;
+    job.root = Some(Root::new(root));
+    Ok(())
+}
+
+/// Takes a root off the host again, whose container did not come to be.
+pub(super) fn give_up(job: &Init<'_>) {
+    if let (false, Some(root)) = (job.plan.namespaces.has(Namespaces::MOUNT), &job.root) {
+        // This process has failed already, and ends with what it failed at.
+        if nix::unistd::fchdir(root.dir()).is_ok() {
+            umount2(".", MntFlags::MNT_DETACH).ok();
+        }
+    }
 }
 
 /// Whether programs of the engine's are to see the root before it is entered: by its path on the host.
@@ -107,6 +133,9 @@ fn private(path: &Path) -> Result<OwnedFd> {
 /// Makes the root this process's root, and the host's tree unreachable. After all mounts, whose sources are the host's.
 pub(super) fn enter(job: &mut Init<'_>) -> Result<()> {
     let root = job.root()?;
+    if !job.plan.namespaces.has(Namespaces::MOUNT) {
+        return change(root.dir());
+    }
     nix::unistd::fchdir(root.dir()).map_err(Failure::errno("enter the root"))?;
     if job.no_pivot {
         hide_pseudo(root.dir())?;
@@ -119,6 +148,13 @@ pub(super) fn enter(job: &mut Init<'_>) -> Result<()> {
     let slave = Change { propagation: Some(Propagation::Slave), recursive: true, ..Change::default() };
     set_attr(old.as_fd(), &slave).map_err(Failure::errno("cut the old root off"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(Failure::errno("unmount the old root"))?;
+    nix::unistd::chdir("/").map_err(Failure::errno("enter the new root"))
+}
+
+/// Makes the directory this process's root, and nothing else.
+pub(super) fn change(root: BorrowedFd<'_>) -> Result<()> {
+    nix::unistd::fchdir(root).map_err(Failure::errno("enter the root"))?;
+    nix::unistd::chroot(".").map_err(Failure::errno("chroot"))?;
     nix::unistd::chdir("/").map_err(Failure::errno("enter the new root"))
 }
 

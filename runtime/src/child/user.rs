@@ -17,7 +17,8 @@ pub(super) fn become_user(process: &Process) -> super::Result<()> {
     // While CAP_SETPCAP is there.
     caps::bound(wanted.bounding).map_err(Failure::errno("drop capabilities from the bounding set"))?;
     caps::keep_over_setuid(true).map_err(Failure::errno("keep capabilities"))?;
-    groups(process).map_err(Failure::errno("process.user.additionalGids"))?;
+    let groups = if process.keeps_groups { Ok(()) } else { groups(process) };
+    groups.map_err(Failure::errno("process.user.additionalGids"))?;
     // The group first: the user may not have the right to.
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     setresgid(gid, gid, gid).map_err(Failure::errno(format!("process.user.gid {gid}")))?;

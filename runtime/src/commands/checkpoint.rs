@@ -100,7 +100,7 @@ fn restore(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     warn_rootless(context, "restore");
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
-    let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;
+    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, detach, parsed.value("console-socket"))?;
     let foreground = if detach { None } else { Some(Foreground::begin(!parsed.on("no-subreaper"))?) };
     let text = |flag| parsed.value(flag).filter(|text| !text.is_empty()).map(str::to_owned);
     let created = context.runtime.restore(&RestoreRequest {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::{CreateRequest, Created};
+use dhow_runtime::{CreateRequest, Created, Error};
 use serde::Deserialize;
 
 use super::args::{Flag, Parsed};
@@ -12,6 +12,7 @@ use super::process::{self, Terminal};
 use super::{Command, Context, Failure, lifecycle};
 
 pub(crate) const BUNDLE: Flag = Flag::value("bundle", "the bundle's directory (default: the current one)").short('b');
+const CONFIG: Flag = Flag::value("config", "file in place of the bundle's config.json").short('f');
 pub(crate) const NO_PIVOT: Flag =
     Flag::switch("no-pivot", "move the root instead of pivot_root, for a root on a ramdisk; less isolated");
 const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "stay in the caller's session keyring");
@@ -23,6 +24,7 @@ pub(crate) const CREATE: Command = Command {
     about: "make a container up to where its program could start",
     flags: &[
         BUNDLE,
+        CONFIG,
         process::CONSOLE_SOCKET,
         process::PIDFD_SOCKET,
         process::PID_FILE,
@@ -41,6 +43,7 @@ pub(crate) const RUN: Command = Command {
     about: "create and start a container, wait for it and delete it",
     flags: &[
         BUNDLE,
+        CONFIG,
         process::CONSOLE_SOCKET,
         process::PIDFD_SOCKET,
         Flag::switch("detach", "don't wait for it").short('d'),
@@ -59,7 +62,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("create", 1)?[0];
     process::protect(context);
     let bundle = bundle(parsed)?;
-    let terminal = Terminal::choose(wants_terminal(&bundle)?, true, parsed.value("console-socket"))?;
+    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, true, parsed.value("console-socket"))?;
     make(context, parsed, (id, bundle), &terminal, false)?;
     Ok(0)
 }
@@ -69,7 +72,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     process::protect(context);
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
-    let terminal = Terminal::choose(wants_terminal(&bundle)?, detach, parsed.value("console-socket"))?;
+    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, detach, parsed.value("console-socket"))?;
     if detach {
         let mut created = make(context, parsed, (id, bundle), &terminal, true)?;
         if let Some(notify) = start_or_delete(context, id, &mut created)? {
@@ -90,10 +93,15 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 fn start_or_delete(context: &Context, id: &str, created: &mut Created) -> Result<Option<Notify>, Failure> {
     let mut start = || {
         let notify = Notify::listen(context, id)?;
-        match created.held.take() {
-            Some(held) => context.runtime.start_held(held)?,
-            None => context.runtime.start(id)?,
-        }
+        let started = match created.held.take() {
+            Some(held) => context.runtime.start_held(held),
+            None => context.runtime.start(id),
+        };
+        started.map_err(|error| match error {
+            // As if the program had come that far: it is the container's own end, and not this command's failure.
+            Error::Child { text, .. } if text.starts_with("exec ") => Failure::program(text),
+            error => error.into(),
+        })?;
         Ok(notify)
     };
     // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
@@ -114,6 +122,7 @@ fn make(
     let created = context.runtime.create(CreateRequest {
         id: id.to_owned(),
         bundle,
+        config: config(parsed).map(Path::to_owned),
         stdio: terminal.stdio(),
         preserve_fds,
         listen_fds,
@@ -125,6 +134,9 @@ fn make(
         ..CreateRequest::default()
     })?;
     context.warn(&created.warnings);
+    if let Some(flags) = created.filter_flags {
+        context.debug(format_args!("seccomp filter flags: {flags}"));
+    }
     context.debug(format_args!("child process in init(): pid {}", created.pid));
     context.debug(format_args!("init: closing the pipe to signal completion"));
     process::hand_over(&created, terminal, pidfd_socket.as_ref())
@@ -138,9 +150,14 @@ pub(crate) fn bundle(parsed: &Parsed) -> Result<PathBuf, Failure> {
     given.canonicalize().map_err(|e| Failure::because(format_args!("chdir {}", given.display()), e))
 }
 
+/// What was given in place of config.json.
+fn config(parsed: &Parsed) -> Option<&Path> {
+    parsed.value("config").filter(|path| !path.is_empty()).map(Path::new)
+}
+
 /// Whether the bundle's process gets a terminal: all that has to be known of config.json before it is read for the container.
 /// What is wrong with the document is told then.
-pub(crate) fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
+pub(crate) fn wants_terminal(bundle: &Path, parsed: &Parsed) -> Result<bool, Failure> {
     #[derive(Deserialize)]
     struct Document {
         process: Process,
@@ -149,9 +166,10 @@ pub(crate) fn wants_terminal(bundle: &Path) -> Result<bool, Failure> {
     struct Process {
         terminal: bool,
     }
-    let path = bundle.join("config.json");
+    let name = config(parsed).unwrap_or(Path::new("config.json"));
+    let path = bundle.join(name);
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::new("JSON specification file config.json not found"),
+        std::io::ErrorKind::NotFound => Failure::new(format!("JSON specification file {} not found", name.display())),
         _ => Failure::because(path.display(), e),
     })?;
     Ok(serde_json::from_slice::<Document>(&bytes).is_ok_and(|document| document.process.terminal))

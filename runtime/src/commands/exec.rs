@@ -53,6 +53,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     process::all_inherited(context, preserve_fds)?;
     let pidfd_socket = process::pidfd_socket(parsed)?;
     context.debug(format_args!("nsexec container setup: joining container {id}"));
+    tell_affinity(context, &process)?;
     let created = context.runtime.exec(
         id,
         ExecRequest {
@@ -65,6 +66,9 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         },
     )?;
     context.warn(&created.warnings);
+    if let Some(flags) = created.filter_flags {
+        context.debug(format_args!("seccomp filter flags: {flags}"));
+    }
     context.debug(format_args!("child process in init(): pid {}", created.pid));
     context.debug(format_args!("setns_init: about to exec"));
     process::hand_over(&created, &terminal, pidfd_socket.as_ref()).inspect_err(|_| {
@@ -72,6 +76,16 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         pidfd::send_signal(created.pidfd.as_fd(), libc::SIGKILL).ok();
     })?;
     foreground.map_or(Ok(0), |foreground| foreground.wait(created, None))
+}
+
+/// The processors for the time of preparation, as a mask in runc's words.
+fn tell_affinity(context: &Context, process: &Process) -> Result<(), Failure> {
+    if process.exec_cpu_affinity.is_some() {
+        let (initial, _) = dhow_runtime::plan::Process::new(process, "process", &mut Vec::new())?.affinity;
+        let mask = initial.iter().flatten().filter(|cpu| **cpu < 64).fold(0_u64, |mask, cpu| mask | 1 << cpu);
+        context.debug(format_args!("nsexec: affinity: {mask:#x}"));
+    }
+    Ok(())
 }
 
 /// The process object: from a file, or the container's own with what the flags change.
@@ -130,7 +144,8 @@ fn id_number(flag: &str, text: &str) -> Result<i64, Failure> {
         .map_err(|e| Failure::new(format!("invalid value {text:?} for flag -{flag}: {e}")))
 }
 
-/// Into every set but the inheritable one, which stays empty (CVE-2022-29162), and so the ambient one as well.
+/// Into every set but the inheritable one, which stays as config.json has it (CVE-2022-29162); into the ambient one, whose
+/// members have to be inheritable, only when that one has any.
 fn add_capabilities(process: &mut Process, parsed: &Parsed) {
     let added: Vec<String> = parsed.values("cap").map(str::to_owned).collect();
     if added.is_empty() {
@@ -139,6 +154,9 @@ fn add_capabilities(process: &mut Process, parsed: &Parsed) {
     let sets = process.capabilities.get_or_insert_with(Capabilities::default);
     for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
         set.extend(added.iter().cloned());
+    }
+    if !sets.inheritable.is_empty() {
+        sets.ambient.extend(added);
     }
 }
 

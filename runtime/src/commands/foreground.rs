@@ -5,7 +5,8 @@
 //! SIGWINCH ──▶ the pty's size          other signals ──▶ the process
 //! ```
 //!
-//! The terminal's own settings do the line discipline, so bytes pass unchanged both ways. Everything waits in one poll.
+//! The container's terminal does the line discipline but for newlines on output, which our own terminal makes CR LF, if
+//! we have one: stdout as a file gets no CR. Everything waits in one poll.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::Failure;
@@ -151,6 +152,8 @@ impl Relay {
         if let Some(settings) = &saved {
             let mut raw = settings.clone();
             termios::cfmakeraw(&mut raw);
+            // The container's terminal leaves newlines alone, so that they are right in a file, too; ours sees to them.
+            raw.output_flags |= settings.output_flags & OutputFlags::OPOST;
             termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).map_err(|e| Failure::because("raw mode", e))?;
         }
         let relay = Self { console, saved, input_open: true, output_open: true };

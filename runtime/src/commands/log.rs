@@ -88,10 +88,12 @@ impl Log {
         drop(written);
     }
 
-    /// The last words of a command that failed.
-    pub(crate) fn fatal(&self, message: &str) {
-        self.line(Level::Error, message);
-        if self.file.is_some() {
+    /// The last words of a command that failed; on stderr `bare` when they are the container's.
+    pub(crate) fn fatal(&self, message: &str, bare: bool) {
+        if self.file.is_some() || !bare {
+            self.line(Level::Error, message);
+        }
+        if self.file.is_some() || bare {
             drop(writeln!(std::io::stderr(), "{message}"));
         }
     }

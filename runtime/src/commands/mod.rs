@@ -117,6 +117,8 @@ enum Fault {
     Arguments,
     /// The line is well formed.
     Elsewhere,
+    /// The kernel does not execute the container's program.
+    Program,
 }
 
 impl Failure {
@@ -134,6 +136,11 @@ impl Failure {
     pub(crate) fn arguments(command: &str, wanted: std::fmt::Arguments<'_>) -> Self {
         let message = format!("{}: \"{command}\" requires {wanted} argument(s)", help::program());
         Self { fault: Fault::Arguments, ..Self::new(message) }
+    }
+
+    /// The kernel does not execute the container's program: said as the container itself would say it.
+    pub(crate) fn program(message: impl Into<String>) -> Self {
+        Self { code: 255, fault: Fault::Program, ..Self::new(message) }
     }
 
     /// `doing: why`.
@@ -155,7 +162,7 @@ impl Failure {
         match self.fault {
             Fault::Flag => Some(format!("Incorrect Usage: {}\n\n{}", self.message, help())),
             Fault::Arguments => Some(format!("Incorrect Usage.\n\n{}", help())),
-            Fault::Elsewhere => None,
+            Fault::Elsewhere | Fault::Program => None,
         }
     }
 
@@ -186,7 +193,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     match dispatch(global, rest, inherited, &mut log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            log.fatal(&failure.message);
+            log.fatal(&failure.message, failure.fault == Fault::Program);
             ExitCode::from(failure.code)
         }
     }

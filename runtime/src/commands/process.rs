@@ -46,7 +46,8 @@ impl Terminal {
     pub(crate) fn stdio(&self) -> Stdio {
         match self {
             Self::None => Stdio::Inherit,
-            Self::Socket(_) | Self::Relay => Stdio::Terminal,
+            Self::Socket(_) => Stdio::Terminal,
+            Self::Relay => Stdio::RelayedTerminal,
         }
     }
 }

@@ -104,7 +104,9 @@ impl Plan {
         let mut warnings = Vec::new();
         let mut process = Process::new(process, "process", &mut warnings)?;
         process.set_machine(linux)?;
-        let mounts = mounts::all(spec, bundle, &namespaces)?;
+        process.set_annotated(&spec.annotations);
+        let path = bundle.join(&root.path);
+        let mounts = mounts::all(spec, bundle, &path, &namespaces)?;
         let host_dev = mounts.iter().any(|m| m.kind == MountKind::Bind && m.destination == Path::new("/dev"));
         let needs_uts = |field: &str, value: &str| {
             if value.is_empty() {
@@ -117,7 +119,7 @@ impl Plan {
         };
         Ok(Self {
             rootfs: Rootfs {
-                path: bundle.join(&root.path),
+                path,
                 readonly: root.readonly,
                 propagation: propagation(&linux.rootfs_propagation)?,
                 propagation_given: !linux.rootfs_propagation.is_empty(),
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         let cases = [
-            (with(""), "linux.namespaces: "),
+            (with(r#","linux":{"maskedPaths":["/proc/kcore"]}"#), "linux.maskedPaths: "),
             (with(r#","hostname":"x","linux":{"namespaces":[{"type":"mount"}]}"#), "hostname: "),
             (
                 with(r#","linux":{"namespaces":[{"type":"mount"},{"type":"pid"},{"type":"pid"}]}"#),

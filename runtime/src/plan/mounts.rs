@@ -18,6 +18,9 @@ pub struct Mount {
     pub kind: MountKind,
     /// On the host and absolute for a bind mount; else what the file system takes.
     pub source: String,
+    /// A bind mount's source lies in the container's root, at this path there: it is looked for when the mounts before this
+    /// one are made.
+    pub within: Option<PathBuf>,
     /// Sorted.
     pub options: Options,
     /// For an id-mapped mount.
@@ -54,9 +57,22 @@ pub struct IdMap {
     pub recursive: bool,
 }
 
-pub(super) fn all(spec: &Spec, bundle: &Path, namespaces: &NamespacePlan) -> Result<Vec<Mount>> {
+pub(super) fn all(spec: &Spec, bundle: &Path, rootfs: &Path, namespaces: &NamespacePlan) -> Result<Vec<Mount>> {
     let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
-    let one = |(i, mount)| one(mount, format!("mounts[{i}]"), bundle, namespaces, label);
+    let one = |(i, mount)| {
+        let mut mount = one(mount, format!("mounts[{i}]"), bundle, namespaces, label)?;
+        if mount.kind == MountKind::Bind && rootfs != Path::new("/") {
+            let within = Path::new(&mount.source).strip_prefix(rootfs).ok();
+            mount.within = within.map(|path| normal(&path.to_string_lossy()));
+        }
+        if rootfs != Path::new("/")
+            && let Ok(inside) = mount.destination.strip_prefix(rootfs)
+        {
+            // An old habit that runc allows: named as the host sees it.
+            mount.destination = Path::new("/").join(inside);
+        }
+        Ok(mount)
+    };
     spec.mounts.iter().enumerate().map(one).collect()
 }
 
@@ -99,7 +115,7 @@ fn one(
         options.data.push(("context".into(), Some(label.to_owned())));
     }
     let idmap = idmap(mount, &options, &field, namespaces, &kind)?;
-    Ok(Mount { destination: normal(&mount.destination), kind, source, options, idmap, field })
+    Ok(Mount { destination: normal(&mount.destination), kind, source, within: None, options, idmap, field })
 }
 
 fn idmap(
@@ -151,10 +167,28 @@ mod tests {
             {"destination":"/t","type":"tmpfs"},{"destination":"/p","type":"proc"},{"destination":"/q","type":"mqueue"},
             {"destination":"/u","type":"devpts","options":["context=x"]}]}"#;
         let spec = Spec::from_json(spec.as_bytes()).unwrap();
-        let mounts = all(&spec, Path::new("/b"), &NamespacePlan::default()).unwrap();
+        let mounts = all(&spec, Path::new("/b"), Path::new("/b/r"), &NamespacePlan::default()).unwrap();
         let label = |text: &str| vec![("context".to_owned(), Some(text.to_owned()))];
         let data: Vec<_> = mounts.into_iter().map(|mount| mount.options.data).collect();
         assert_eq!(data, [label("a:b:c,d"), Vec::new(), Vec::new(), label("x")]);
+    }
+
+    #[test]
+    fn sources_in_the_root_are_told_apart() {
+        let spec = r#"{"mounts":[{"destination":"/a","type":"bind","source":"/b/r/x/../y"},
+            {"destination":"/b","type":"bind","source":"r"},{"destination":"/c","type":"bind","source":"/b/rr"}]}"#;
+        let spec = Spec::from_json(spec.as_bytes()).unwrap();
+        let within = |rootfs: &str| -> Vec<Option<PathBuf>> {
+            let mounts = all(&spec, Path::new("/b"), Path::new(rootfs), &NamespacePlan::default()).unwrap();
+            mounts.into_iter().map(|mount| mount.within).collect()
+        };
+        assert_eq!(within("/b/r/"), [Some("/y".into()), Some("/".into()), None]);
+        assert_eq!(within("/"), [None, None, None]);
+        let spec = r#"{"mounts":[{"destination":"/b/r/x","type":"tmpfs"},{"destination":"/b/r","type":"tmpfs"}]}"#;
+        let spec = Spec::from_json(spec.as_bytes()).unwrap();
+        let mounts = all(&spec, Path::new("/b"), Path::new("/b/r"), &NamespacePlan::default()).unwrap();
+        let destinations: Vec<PathBuf> = mounts.into_iter().map(|mount| mount.destination).collect();
+        assert_eq!(destinations, [Path::new("/x"), Path::new("/")]);
     }
 
     #[test]

@@ -79,8 +79,10 @@ impl NamespacePlan {
                 return Err(Error::config(format!("{field}.path"), "is not absolute"));
             }
         }
-        if !seen.contains(Namespaces::MOUNT) {
-            return Err(Error::config("linux.namespaces", "a container without a mount namespace is not supported"));
+        for (field, paths) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
+            if !seen.contains(Namespaces::MOUNT) && !paths.is_empty() {
+                return Err(Error::config(format!("linux.{field}"), "needs a mount namespace of the container's own"));
+            }
         }
         let order = |kind| KINDS.iter().position(|k| k.1 == kind);
         plan.join.sort_by_key(|j| order(j.kind));

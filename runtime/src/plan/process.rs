@@ -1,5 +1,6 @@
 //! A process: who it is, what it may, how it runs. The same for a container's first one and for exec.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Process {
     pub gid: u32,
     /// Further groups.
     pub groups: Vec<u32>,
+    /// Those of the runtime stay instead.
+    pub keeps_groups: bool,
     /// Mask of the modes of new files.
     pub umask: u32,
     /// None: those that the runtime has.
@@ -109,6 +112,7 @@ impl Process {
             uid: id(&format!("{field}.user.uid"), user.uid)?,
             gid: id(&format!("{field}.user.gid"), user.gid)?,
             groups: groups.collect::<Result<_>>()?,
+            keeps_groups: false,
             umask: user.umask.unwrap_or(0o022) & 0o777,
             capabilities: process.capabilities.as_ref().map(|c| capabilities(c, warnings)),
             rlimits: rlimits(field, &process.rlimits)?,
@@ -128,6 +132,11 @@ impl Process {
             memory_policy: None,
             linux32: None,
         })
+    }
+
+    /// Adds what an annotation of crun's asks for, which podman gives for `--group-add keep-groups`.
+    pub(crate) fn set_annotated(&mut self, annotations: &BTreeMap<String, String>) {
+        self.keeps_groups = annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1");
     }
 
     /// Adds what the specification keeps in `linux` although it is the process's.
@@ -205,13 +214,21 @@ fn capabilities(given: &config::Capabilities, warnings: &mut Vec<String>) -> Cap
             }
         })
     };
-    Capabilities {
+    let sets = Capabilities {
         bounding: set(&given.bounding),
         effective: set(&given.effective),
         permitted: set(&given.permitted),
         inheritable: set(&given.inheritable),
         ambient: set(&given.ambient),
+    };
+    // Engines have left all of them out since CVE-2022-29162, and still list ambient ones: that is a habit and no mistake.
+    let habit = sets.inheritable == CapSet::EMPTY;
+    for (number, name) in (0..).zip(caps::names()) {
+        if !habit && sets.ambient.has(number) && !sets.permitted.and(sets.inheritable).has(number) {
+            warnings.push(format!("can't raise ambient capability {name}: operation not permitted"));
+        }
     }
+    sets
 }
 
 const RLIMITS: [(&str, Resource); 16] = [
@@ -373,5 +390,16 @@ mod tests {
         let sets = capabilities(&given, &mut warnings);
         assert_eq!(sets.bounding, CapSet(1));
         assert_eq!(warnings, [r#"ignoring unknown capability "CAP_MOON""#]);
+    }
+
+    #[test]
+    fn what_is_not_inheritable_is_not_ambient() {
+        let names = vec!["CAP_CHOWN".to_owned(), "CAP_KILL".to_owned()];
+        let inheritable = vec!["CAP_KILL".to_owned()];
+        let given =
+            config::Capabilities { ambient: names.clone(), permitted: names, inheritable, ..Default::default() };
+        let mut warnings = Vec::new();
+        capabilities(&given, &mut warnings);
+        assert_eq!(warnings, ["can't raise ambient capability CAP_CHOWN: operation not permitted"]);
     }
 }

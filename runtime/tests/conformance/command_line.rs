@@ -197,3 +197,21 @@ fn a_name_leads_nowhere_else() {
         assert!(t.path("beside").exists() && t.path("config.json").exists());
     });
 }
+
+#[test]
+fn another_file_than_config_json() {
+    only_ours(|t| {
+        t.args(&["echo", "other"]);
+        drop(t.command(&["run", "c"]));
+        std::fs::rename(t.path("config.json"), t.path("other.json")).unwrap();
+        t.args(&["echo", "usual"]);
+        let absolute = t.path("other.json");
+        for config in ["other.json", "./other.json", absolute.to_str().unwrap()] {
+            assert_eq!(t.ok(&["run", "--config", config, "c"]), "other\n");
+        }
+        assert_eq!(t.ok(&["run", "c"]), "usual\n");
+        assert!(
+            t.fails(&["run", "-f", "nowhere.json", "c"]).1.contains("JSON specification file nowhere.json not found")
+        );
+    });
+}

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::support::{everywhere, only_ours};
+use crate::support::{Bench, everywhere, only_ours};
 
 #[test]
 fn run_ends_with_the_programs_code() {
@@ -184,5 +184,61 @@ fn the_last_hook_runs_as_the_container_would() {
             assert!(text.contains("error running hook") && text.contains("bad system call"), "{text}");
             assert!(!t.rootfs("/tmp/made").exists());
         }
+    });
+}
+
+#[test]
+fn the_others_of_a_shared_pid_namespace_are_killed_without_the_first() {
+    let others = |t: &mut Bench| {
+        t.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+        t.sleeping("s");
+        t.ok(&["exec", "--detach", "--pid-file", "second", "s", "sleep", "1000"]);
+        let second = std::fs::read_to_string(t.path("second")).unwrap().trim().parse().unwrap();
+        let first = t.pid("s");
+        (first, second)
+    };
+    only_ours(|t| {
+        let (first, second) = others(t);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::SIGKILL).unwrap();
+        t.gone(first);
+        t.ok(&["kill", "s", "KILL"]);
+        t.gone(second);
+    });
+    let mut v2 = Bench::ours_on_v2();
+    let (first, second) = others(&mut v2);
+    v2.ok(&["kill", "s", "KILL"]);
+    v2.gone(first);
+    v2.gone(second);
+    assert!(v2.fails(&["kill", "s", "KILL"]).1.contains("container not running"));
+}
+
+#[test]
+fn a_hook_without_an_environment_has_the_runtimes_and_in_the_container_the_programs() {
+    only_ours(|t| {
+        let hook = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+        t.push("/process/env", json!("ONE=two"));
+        let path = std::env::var("PATH").unwrap();
+        t.set("/hooks/prestart", hook(&format!("test \"$PATH\" = '{path}' && test -z \"$ONE\"")));
+        t.set("/hooks/startContainer", hook("test $ONE = two && test $PATH = /bin && test $HOME = /root"));
+        t.ok(&["run", "h"]);
+        let mut given = hook("test -z \"$ONE\" && test $X = y");
+        given[0]["env"] = json!(["X=y"]);
+        t.set("/hooks/startContainer", given);
+        t.ok(&["run", "h"]);
+    });
+}
+
+#[test]
+fn a_missing_interpreter_is_told_as_the_containers_own_end() {
+    // Debian's runc takes it for its own failure.
+    only_ours(|t| {
+        std::fs::write(t.rootfs("/run.sh"), "#!/nowhere\n").unwrap();
+        std::fs::set_permissions(t.rootfs("/run.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        t.args(&["/run.sh"]);
+        assert_eq!(t.fails(&["run", "x"]), (255, "exec /run.sh: no such file or directory\n".to_owned()));
+        t.fails(&["state", "x"]);
+        // Engines have to hear of it.
+        t.ok(&["create", "x"]);
+        assert!(t.fails(&["start", "x"]).1.contains(": exec /run.sh: no such file or directory"));
     });
 }

@@ -1,6 +1,7 @@
 //! Mounts, devices, and the root file system.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -211,5 +212,43 @@ fn an_id_mapped_mount_takes_the_containers_mappings_or_its_own() {
         t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["uidMappings"] = json!([]);
         let (_, text) = t.fails(&["run", "x"]);
         assert!(text.contains("mounts[8].uidMappings"), "{text}");
+    });
+}
+
+#[test]
+fn a_tmpfs_where_nothing_was_is_open_to_all() {
+    // Debian's runc takes the mode of the directory that it has made itself.
+    only_ours(|t| {
+        t.push(
+            "/mounts",
+            json!({"destination": "/new/place", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]}),
+        );
+        assert_eq!(t.shell("stat -c %a /new/place /new"), "1777\n755\n");
+        assert_eq!(t.shell("stat -c %a /new/place"), "755\n", "now there is something");
+    });
+}
+
+#[test]
+fn a_source_in_the_root_is_what_is_mounted_there_by_then() {
+    only_ours(|t| {
+        let (outer, inner) = (t.path("outer"), t.rootfs("/mnt"));
+        std::fs::create_dir_all(outer.join("x")).unwrap();
+        std::fs::write(outer.join("x/file"), "seen").unwrap();
+        std::os::unix::fs::chown(outer.join("x/file"), Some(100_007), Some(100_008)).unwrap();
+        let mount = |from: &Path, to: &str, options: &[&str]| json!({"destination": to, "type": "bind", "source": from, "options": options});
+        t.push("/mounts", mount(&outer, "/mnt", &["bind"]));
+        t.push("/mounts", mount(&inner.join("x"), "/final", &["rbind"]));
+        assert_eq!(t.shell("cat /final/file"), "seen");
+        // So that its ids can be mapped: of a mount, and by somebody who has the right to.
+        let ids = json!([{"containerID": 100_000, "hostID": 0, "size": 100}]);
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!(["rbind", "idmap"]);
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["uidMappings"] = ids.clone();
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["gidMappings"] = ids;
+        assert_eq!(t.shell("stat -c %u:%g /final/file"), "7:8\n");
+        t.push("/linux/namespaces", json!({"type": "user"}));
+        for ids in ["/linux/uidMappings", "/linux/gidMappings"] {
+            t.set(ids, json!([{"containerID": 0, "hostID": 0, "size": 1000}]));
+        }
+        assert_eq!(t.shell("stat -c %u:%g /final/file"), "7:8\n");
     });
 }

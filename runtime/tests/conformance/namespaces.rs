@@ -262,3 +262,30 @@ fn hooks_of_a_user_namespace_need_not_reach_its_root() {
         assert_eq!(t.shell("id -u"), "0\n");
     });
 }
+
+#[test]
+fn without_a_mount_namespace_the_root_is_mounted_on_the_host() {
+    // What runc executes there sees the host's root.
+    only_ours(|t| {
+        // In place of the host's there is one of the test's own.
+        let root = t.path("rootfs").display().to_string();
+        let runtime = t.path("runtime-in").display().to_string();
+        let script = format!(
+            "\"$@\" --root {runtime} run -d h >/dev/null && grep -c ' {root} ' /proc/self/mountinfo &&
+             \"$@\" --root {runtime} exec h sh -c 'ls -d /rootfs /bin; pwd; cat /mark' ; \"$@\" --root {runtime} delete -f h"
+        );
+        t.inside(&["unshare", "--mount", "--propagation", "private"]);
+        std::fs::write(t.rootfs("/mark"), "inside\n").unwrap();
+        t.set("/linux/namespaces", json!([{"type": "pid"}, {"type": "uts"}])).args(&["sleep", "1000"]);
+        let command = t.command(&["run", "h"]);
+        let mut words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        // Up to the runtime.
+        words.truncate(4);
+        let mut shell = std::process::Command::new(command.get_program());
+        shell.args(&words[..3]).args(["sh", "-c", &script, "sh"]).arg(&words[3]);
+        let output =
+            shell.current_dir(command.get_current_dir().unwrap()).stdin(std::process::Stdio::null()).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(stdout, "1\n/bin\n/\ninside\n", "{stderr}");
+    });
+}

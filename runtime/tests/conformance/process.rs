@@ -309,3 +309,71 @@ fn a_missing_interpreter_is_one_line() {
         assert!(!t.is_ours() || text.trim().lines().count() == 1, "{text}");
     });
 }
+
+#[test]
+fn a_terminal_in_the_foreground_adds_no_carriage_returns() {
+    // Debian's runc insists on a terminal of its own.
+    only_ours(|t| {
+        t.set("/process/terminal", json!(true));
+        assert_eq!(t.shell("tty; echo x"), "/dev/pts/0\nx\n");
+        t.set("/process/terminal", json!(false)).sleeping("e");
+        assert_eq!(t.ok(&["exec", "--tty", "e", "echo", "x"]), "x\n");
+    });
+}
+
+#[test]
+fn an_empty_home_is_none() {
+    // Debian's runc leaves it empty.
+    only_ours(|t| {
+        t.push("/process/env", json!("HOME=/x")).push("/process/env", json!("HOME="));
+        assert_eq!(t.shell("echo $HOME; env | grep -c HOME"), "/root\n1\n");
+    });
+}
+
+#[test]
+fn an_added_capability_is_ambient_where_it_is_inheritable() {
+    only_ours(|t| {
+        t.config["process"]["capabilities"] = json!({
+            "bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_SYSLOG"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"],
+            "inheritable": ["CAP_SYSLOG", "CAP_KILL"], "ambient": ["CAP_KILL"]
+        });
+        t.sleeping("e");
+        let seen = t.ok(&["exec", "--cap", "CAP_SYSLOG", "e", "grep", "Cap", "/proc/self/status"]);
+        let sets: Vec<u64> = seen
+            .lines()
+            .map(|line| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap())
+            .collect();
+        let (kill, syslog, chown) = (1 << 5, 1 << 34, 1);
+        assert_eq!(sets, [kill | syslog, kill | syslog, kill | syslog, kill | syslog | chown, kill | syslog]);
+        let output = t.call(&["exec", "--cap", "CAP_CHOWN", "e", "true"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.contains("can't raise ambient capability CAP_CHOWN: "), "{stderr}");
+    });
+}
+
+#[test]
+fn who_may_override_permissions_may_execute_what_belongs_to_others() {
+    only_ours(|t| {
+        let program = t.rootfs("/bin/busybox2");
+        std::fs::copy("/bin/busybox", &program).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        t.set("/process/user", json!({"uid": 1000, "gid": 1000})).args(&["busybox2", "true"]);
+        assert!(t.fails(&["run", "x"]).1.contains("permission denied"));
+        for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+            t.config["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE"]);
+        }
+        t.args(&["/bin/busybox2", "true"]);
+        t.ok(&["run", "x"]);
+    });
+}
+
+#[test]
+fn the_callers_groups_stay_if_an_annotation_says_so() {
+    only_ours(|t| {
+        t.inside(&["setpriv", "--groups", "5,7", "--"]);
+        t.set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": [6]}));
+        assert_eq!(t.shell("grep Groups /proc/self/status"), "Groups:\t6 \n");
+        t.config["annotations"] = json!({"run.oci.keep_original_groups": "1"});
+        assert_eq!(t.shell("grep Groups /proc/self/status"), "Groups:\t5 7 \n");
+    });
+}

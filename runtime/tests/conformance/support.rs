@@ -30,9 +30,7 @@ fn another() -> Option<PathBuf> {
 /// As [`everywhere`], and ours once more as if the machine had cgroup v2 alone.
 pub(crate) fn everywhere_and_v2(test: impl Fn(&mut Bench)) {
     everywhere(&test);
-    let mut bench = Bench::new(ours());
-    bench.on_v2();
-    test(&mut bench);
+    test(&mut Bench::ours_on_v2());
 }
 
 /// Waits for something that comes about by itself.
@@ -84,6 +82,13 @@ impl Bench {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
         std::fs::write(dir.path().join("rootfs/etc/passwd"), passwd).unwrap();
         Self { dir, runtime, wrapper: Vec::new(), cgroup: true, config: config() }
+    }
+
+    /// With our binary, on a machine with cgroup v2 alone.
+    pub(crate) fn ours_on_v2() -> Self {
+        let mut bench = Self::new(ours());
+        bench.on_v2();
+        bench
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
