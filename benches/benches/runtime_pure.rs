@@ -1,13 +1,14 @@
 //! What the runtime computes before it asks anything of the kernel: reading config.json, compiling docker's seccomp profile,
 //! translating resources. `cargo bench -p dhow-benches --bench runtime_pure`
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dhow_api::defaults;
-use dhow_runtime::CgroupDriver;
 use dhow_runtime::cgroup::{CgroupPlan, CgroupRequest};
 use dhow_runtime::seccomp;
+use dhow_runtime::{Buses, CgroupDriver};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
 
 fn seccomp_profile(c: &mut Criterion) {
@@ -30,8 +31,14 @@ fn resources(c: &mut Criterion) {
     }))
     .expect("resources");
     resources.set_devices(Some(defaults::device_rules()));
-    let request =
-        CgroupRequest { cgroups_path: "/bench/box", id: "box", driver: CgroupDriver::Cgroupfs, rootless: false };
+    let request = CgroupRequest {
+        cgroups_path: "/bench/box",
+        id: "box",
+        driver: CgroupDriver::Cgroupfs,
+        rootless: false,
+        annotations: &BTreeMap::new(),
+        buses: &Buses::default(),
+    };
     let plan = CgroupPlan::new(&request).expect("a cgroup file system");
     let mut group = c.benchmark_group("cgroup");
     group.bench_function("find the hierarchies", |b| b.iter(|| CgroupPlan::new(black_box(&request)).map(drop)));

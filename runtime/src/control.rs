@@ -1,20 +1,19 @@
 //! What is done to a container that exists: signals, freezing, limits, its end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use dhow_sys::pidfd;
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, FreezerState, OomWatch, Stats};
+use crate::cgroup::{Cgroup, CgroupPlan, FreezerState, OomWatch, Stats};
 use crate::config::{Process, Spec};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
 use crate::intel_rdt::{self, Group};
 use crate::plan::{IntelRdt, Plan};
 use crate::state::{Lock, State};
-use crate::{Error, Result, Runtime, Status};
+use crate::{CgroupDriver, Error, Result, Runtime, Status};
 
 /// How long a killed process may take to end before deletion gives up.
 const END: Duration = Duration::from_secs(10);
@@ -69,11 +68,16 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
         return Err(Error::NotStopped { id: id.into(), status });
     }
+    let (buses, rootless) = runtime.systemd();
     // A runtime that was killed has not written down what it has made; where it would be is known.
     let recorded = state.init_process_pid != 0;
     let cgroup = if recorded { Cgroup::open(&state.cgroup_paths)? } else { planned(runtime, &state)? };
     end(&state, &cgroup)?;
-    let mut first = cgroup.remove().err().map(Error::from);
+    let removed = match &state.unit {
+        Some(unit) => cgroup.remove_unit(unit, buses, rootless),
+        None => cgroup.remove(),
+    };
+    let mut first = removed.err().map(Error::from);
     if state.may_have("intelRdt") {
         first = first.or(leave_resctrl(&state.spec()?, id).err());
     }
@@ -105,10 +109,12 @@ fn leave_resctrl(spec: &Spec, id: &str) -> Result<()> {
 
 /// The cgroup of a container whose state does not name one.
 fn planned(runtime: &Runtime, state: &State) -> Result<Cgroup> {
-    let plan = Plan::new(&state.spec()?, &state.bundle)?;
-    let cgroups_path = plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default();
-    let request =
-        CgroupRequest { cgroups_path, id: &state.id, driver: runtime.driver(), rootless: runtime.is_rootless() };
+    let spec = state.spec()?;
+    let plan = Plan::new(&spec, &state.bundle)?;
+    let mut request = runtime.cgroup_request(&plan, &state.id, &spec.annotations);
+    if state.unit.is_some() {
+        request.driver = CgroupDriver::Systemd;
+    }
     Ok(CgroupPlan::new(&request)?.open()?)
 }
 
@@ -191,7 +197,11 @@ pub(crate) fn update(runtime: &Runtime, id: &str, resources: &LinuxResources) ->
     if !state.is_alive() {
         return Err(Error::NotRunning);
     }
-    Cgroup::open(&state.cgroup_paths)?.apply(resources)?;
+    let cgroup = Cgroup::open(&state.cgroup_paths)?;
+    match &state.unit {
+        Some(unit) => cgroup.apply_to_unit(unit, resources, runtime.systemd())?,
+        None => cgroup.apply(resources)?,
+    }
     state.resources = Some(resources.clone());
     state.store(&runtime.root().join(id))
 }

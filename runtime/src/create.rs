@@ -17,7 +17,7 @@ use nix::unistd::{geteuid, linkat};
 use serde_json::value::RawValue;
 
 use crate::birth::{self, Birth, Entered};
-use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest, is_unified};
+use crate::cgroup::{Cgroup, CgroupPlan, is_unified};
 use crate::child::init::{self, Init};
 use crate::child::{Agent, Common, bind_source};
 use crate::config::Spec;
@@ -39,9 +39,10 @@ pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Create
     lsm::check(&plan.process, plan.mount_label.as_deref())?;
     let net_devices = net_devices::find(&plan.net_devices)?;
     let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
+    let cgroup_plan = CgroupPlan::new(&runtime.cgroup_request(plan, &request.id, &document.annotations))?;
     let unfinished = Unfinished::begin(runtime, &request, &document)?;
     let given = Given { plan, filter: filter.as_ref(), document: &document.state, net_devices };
-    unfinished.complete(&document, |unfinished| unfinished.make(runtime, request, &given))
+    unfinished.complete(&document, |unfinished| unfinished.make(request, &given, cgroup_plan))
 }
 
 /// What a bundle says.
@@ -100,6 +101,7 @@ impl Unfinished {
     pub(crate) fn begin(runtime: &Runtime, request: &CreateRequest, document: &Document) -> Result<Self> {
         let Document { plan, bundle, config, .. } = document;
         let group = |rdt| intel_rdt::root().map(|root| Group::new(&root, rdt, &request.id));
+        let unit = runtime.cgroup_request(plan, &request.id, &document.annotations).unit()?;
         let intel_rdt = plan.intel_rdt.as_ref().map(group).transpose()?;
         let root = runtime.root();
         let dir = root.join(&request.id);
@@ -126,6 +128,7 @@ impl Unfinished {
             bundle: bundle.clone(),
             rootfs: plan.rootfs.path.clone(),
             cgroup_paths: BTreeMap::new(),
+            unit,
             namespace_paths: BTreeMap::new(),
             external_descriptors: checkpoint::descriptors(&request.stdio),
             restored: false,
@@ -178,18 +181,12 @@ impl Unfinished {
         }
     }
 
-    fn make(&mut self, runtime: &Runtime, mut request: CreateRequest, given: &Given<'_>) -> Result<Created> {
+    fn make(&mut self, mut request: CreateRequest, given: &Given<'_>, mut cgroup_plan: CgroupPlan) -> Result<Created> {
         let Given { plan, document, .. } = *given;
-        let cgroup_plan = CgroupPlan::new(&CgroupRequest {
-            cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
-            id: &request.id,
-            driver: runtime.driver(),
-            rootless: runtime.is_rootless(),
-        })?;
         let unified = is_unified();
-        if unified {
-            // The child is born in it.
-            let cgroup = self.cgroup.insert(cgroup_plan.create_unfiltered(plan.resources.as_ref())?);
+        let born_in_cgroup = unified && !cgroup_plan.needs_process();
+        if born_in_cgroup {
+            let cgroup = self.cgroup.insert(cgroup_plan.create_unfiltered(plan.resources.as_ref(), None)?);
             plan.cgroup_owner.map_or(Ok(()), |uid| cgroup.give_to(uid))?;
         }
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
@@ -205,10 +202,11 @@ impl Unfinished {
         handshake.map_ids()?;
         net_devices::move_into(&given.net_devices, &network(plan, pid))?;
         self.enter_resctrl(plan, pid)?;
-        if !unified {
-            // Writing a v1 hierarchy costs milliseconds: the child mounts meanwhile.
-            let cgroup = cgroup_plan.create(plan.resources.as_ref())?;
-            let attached = self.cgroup.insert(cgroup).attach(pid);
+        if !born_in_cgroup {
+            // Writing a v1 hierarchy costs milliseconds, and so does systemd: the child mounts meanwhile.
+            let cgroup = self.cgroup.insert(cgroup_plan.create(plan.resources.as_ref(), Some(pid))?);
+            let given = plan.cgroup_owner.map_or(Ok(()), |uid| cgroup.give_to(uid));
+            let attached = given.and_then(|()| cgroup.attach(pid));
             attached.map_err(|e| self.reason(&handshake).unwrap_or(e.into()))?;
         }
         handshake.oom_score()?;

@@ -56,6 +56,8 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
     // Whoever is not root has power over the container in its user namespace alone.
     let by_helper = namespaces.contains(Namespaces::USER) && !geteuid().is_root();
+    // A user's session and what the user's systemd has made have no cgroup of the user's above them both.
+    let by_systemd = state.unit.as_deref().filter(|_| !geteuid().is_root());
     let handle = |wanted| match wanted {
         true => target.try_clone().map(Some).map_err(Error::file("duplicate", Path::new("a pidfd"))),
         false => Ok(None),
@@ -64,7 +66,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
         namespaces: Namespaces::NONE,
         user: handle(by_helper)?,
         pid: handle(namespaces.contains(Namespaces::PID))?,
-        cgroup: cgroup.clone_target(),
+        cgroup: cgroup.clone_target().filter(|_| by_systemd.is_none()),
     };
     let job = Join {
         common: Common {
@@ -86,7 +88,11 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     let child = birth.spawn(&ours, job, join::main)?;
     let mut born = Born { child, armed: true };
     let pid = born.child.pid;
-    if cgroup.clone_target().is_none() {
+    if let Some(unit) = by_systemd {
+        let (buses, rootless) = runtime.systemd();
+        Cgroup::attach_to_unit(unit, pid, buses, rootless)?;
+    }
+    if cgroup.clone_target().is_none() || by_systemd.is_some() {
         cgroup.attach(pid)?;
     }
     if let Some(score) = process.oom_score_adj {

@@ -25,6 +25,7 @@ mod child;
 pub mod config;
 mod control;
 mod create;
+mod dbus;
 mod error;
 mod exec;
 mod handshake;
@@ -43,7 +44,9 @@ pub mod seccomp;
 mod start;
 mod state;
 
+pub use cgroup::Buses;
 pub use checkpoint::{CgroupMode, CheckpointRequest, CriuOptions, RestoreRequest};
+pub use dbus::BusError;
 pub use error::{Error, Kind, plain};
 pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RootfsSource, Stdio};
 pub use runtime::{CgroupDriver, Rootless, Runtime};

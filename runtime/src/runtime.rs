@@ -1,12 +1,14 @@
 //! [`Runtime`]: everything that can be done with containers.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::{OomWatch, Stats};
+use crate::cgroup::{Buses, CgroupRequest, OomWatch, Stats};
 use crate::config::Process;
+use crate::plan::Plan;
 use crate::{
     CheckpointRequest, ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RestoreRequest, Result,
 };
@@ -42,13 +44,19 @@ pub struct Runtime {
     root: PathBuf,
     driver: CgroupDriver,
     rootless: Rootless,
+    buses: Buses,
 }
 
 impl Runtime {
     /// `root` is made when it is missing, mode 0700, at the first `create`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), driver: CgroupDriver::default(), rootless: Rootless::default() }
+        Self {
+            root: root.to_owned(),
+            driver: CgroupDriver::default(),
+            rootless: Rootless::default(),
+            buses: Buses::default(),
+        }
     }
 
     /// Chooses how cgroups are made.
@@ -65,12 +73,37 @@ impl Runtime {
         self
     }
 
+    /// Says where systemd answers, for those cgroups that it makes.
+    #[must_use]
+    pub fn buses(mut self, buses: Buses) -> Self {
+        self.buses = buses;
+        self
+    }
+
+    /// Where systemd answers, and whether it is a user's.
+    pub(crate) fn systemd(&self) -> (&Buses, bool) {
+        (&self.buses, self.is_rootless())
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub(crate) fn driver(&self) -> CgroupDriver {
-        self.driver
+    /// What decides where a container's cgroup is.
+    pub(crate) fn cgroup_request<'a>(
+        &'a self,
+        plan: &'a Plan,
+        id: &'a str,
+        annotations: &'a BTreeMap<String, String>,
+    ) -> CgroupRequest<'a> {
+        CgroupRequest {
+            cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
+            id,
+            driver: self.driver,
+            rootless: self.is_rootless(),
+            annotations,
+            buses: &self.buses,
+        }
     }
 
     pub(crate) fn is_rootless(&self) -> bool {

@@ -66,6 +66,9 @@ pub(crate) struct State {
     pub(crate) rootfs: PathBuf,
     /// The cgroup, as [`crate::cgroup`] wants it back.
     pub(crate) cgroup_paths: BTreeMap<String, PathBuf>,
+    /// The unit of systemd's that the cgroup is of, with the systemd driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<String>,
     /// Namespaces of the first process by runc's names (`NEWNET`, …); for people and tools, not read again.
     pub(crate) namespace_paths: BTreeMap<String, PathBuf>,
     /// What the first process's 0, 1 and 2 were.

@@ -31,6 +31,7 @@ pub(crate) const TEST: &[Package] = &[
     ("strace", "strace"),
     ("jq", "jq"),
     ("python3-seccomp", "/usr/lib/python3/dist-packages/seccomp.cpython-311-x86_64-linux-gnu.so"),
+    ("dbus-daemon", "dbus-daemon"),
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),

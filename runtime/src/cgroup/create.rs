@@ -1,8 +1,10 @@
 //! Making a container's cgroup.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::Errno;
+use nix::unistd::geteuid;
 use oci_spec::runtime::LinuxResources;
 
 use super::devices::{DeviceRules, program};
@@ -11,7 +13,8 @@ use super::error::{CgroupError, Result};
 use super::layout::{Hierarchy, Layout};
 use super::limits;
 use super::path::CgroupPath;
-use super::{Cgroup, Member};
+use super::systemd::{Scope, Unit};
+use super::{Buses, Cgroup, Member};
 use crate::CgroupDriver;
 
 /// What is known before anything is made.
@@ -25,15 +28,34 @@ pub struct CgroupRequest<'a> {
     pub driver: CgroupDriver,
     /// A cgroup that can't be made for want of permission is done without, as long as neither a path nor a limit asks for it.
     pub rootless: bool,
+    /// The container's annotations: some are properties of its scope.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Where systemd answers.
+    pub buses: &'a Buses,
+}
+
+impl CgroupRequest<'_> {
+    /// The name of the unit that the cgroup will be of, with the systemd driver.
+    ///
+    /// # Errors
+    /// A `cgroupsPath` that this driver can't take.
+    pub fn unit(&self) -> Result<Option<String>> {
+        match self.driver {
+            CgroupDriver::Systemd => Ok(Some(Unit::new(self.cgroups_path, self.id, self.rootless)?.name().to_owned())),
+            CgroupDriver::Cgroupfs | CgroupDriver::Disabled => Ok(None),
+        }
+    }
 }
 
 /// Where a container's cgroup will be: found out once, before anything is made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CgroupPlan {
     /// `None` for a container without cgroup.
     place: Option<(Layout, CgroupPath)>,
     /// Whether lack of permission is forgiven: rootless, and nobody asked for a certain place.
     forgiving: bool,
+    /// The scope to be asked for, with the systemd driver.
+    scope: Option<Scope>,
 }
 
 impl CgroupPlan {
@@ -44,18 +66,32 @@ impl CgroupPlan {
     pub fn new(request: &CgroupRequest<'_>) -> Result<Self> {
         let forgiving = request.rootless && request.cgroups_path.is_empty();
         match request.driver {
-            CgroupDriver::Disabled => return Ok(Self { place: None, forgiving }),
+            CgroupDriver::Disabled => return Ok(Self { place: None, forgiving, scope: None }),
             CgroupDriver::Cgroupfs => {}
-            // The seam for it: a unit's properties come from the same resources, and the cgroup that systemd makes is then
-            // opened as any other (`Cgroup::open`).
-            CgroupDriver::Systemd => return Err(CgroupError::SystemdDriver),
+            CgroupDriver::Systemd => return Self::with_systemd(request),
         }
         let path = CgroupPath::new(request.cgroups_path, request.id)?;
         match Layout::detect(path.is_relative()) {
-            Ok(layout) => Ok(Self { place: Some((layout, path)), forgiving }),
-            Err(CgroupError::NotMounted) if forgiving => Ok(Self { place: None, forgiving }),
+            Ok(layout) => Ok(Self { place: Some((layout, path)), forgiving, scope: None }),
+            Err(CgroupError::NotMounted) if forgiving => Ok(Self { place: None, forgiving, scope: None }),
             Err(error) => Err(error),
         }
+    }
+
+    fn with_systemd(request: &CgroupRequest<'_>) -> Result<Self> {
+        let unit = Unit::new(request.cgroups_path, request.id, request.rootless)?;
+        let layout = Layout::detect(false)?;
+        if request.rootless && matches!(layout, Layout::Legacy(_)) {
+            return Err(CgroupError::RootlessLegacy);
+        }
+        let scope = Scope::new(unit, request.annotations, request.buses, request.rootless)?;
+        let path = CgroupPath::Absolute(scope.place());
+        Ok(Self { place: Some((layout, path)), forgiving: false, scope: Some(scope) })
+    }
+
+    /// Whether the cgroup can only be made around a process that exists.
+    pub fn needs_process(&self) -> bool {
+        self.scope.is_some()
     }
 
     /// Checks resources without making or changing anything.
@@ -84,28 +120,47 @@ impl CgroupPlan {
         Cgroup::open(&paths.collect())
     }
 
-    /// Makes the cgroup with its limits and device filter. On failure what was made is removed again.
+    /// Makes the cgroup with its limits and device filter. On failure what was made is removed again. systemd makes it around
+    /// a process, `pid`; with another driver the cgroup is empty.
     ///
     /// # Errors
     /// A limit that makes no sense, named by its field; a cgroup that exists and is not empty or is frozen; what the kernel
     /// says.
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let mut cgroup = self.create_unfiltered(resources)?;
-        cgroup.filter_devices(resources).inspect_err(|_| drop(cgroup.remove()))?;
-        Ok(cgroup)
+    pub fn create(&mut self, resources: Option<&LinuxResources>, pid: Option<i32>) -> Result<Cgroup> {
+        let mut cgroup = self.create_unfiltered(resources, pid)?;
+        let filtered = cgroup.filter_devices(resources);
+        if filtered.is_err() {
+            self.scope.as_mut().map_or_else(|| drop(cgroup.remove()), Scope::abandon);
+        }
+        filtered.map(|()| cgroup)
     }
 
     /// As [`Self::create`], but on v2 [`Cgroup::filter_devices`] is left to be called.
-    pub(crate) fn create_unfiltered(&self, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let Some((layout, path)) = &self.place else { return Ok(Cgroup::none()) };
+    pub(crate) fn create_unfiltered(&mut self, resources: Option<&LinuxResources>, pid: Option<i32>) -> Result<Cgroup> {
         let none = LinuxResources::default();
         let resources = resources.unwrap_or(&none);
+        if self.needs_process() {
+            self.open()?.members.iter().try_for_each(Member::refuse_occupied)?;
+        }
+        if let (Some(scope), Some(pid), Some((layout, _))) = (&mut self.scope, pid, &self.place) {
+            scope.start(pid, resources, matches!(layout, Layout::Unified(_)))?;
+        }
+        let made = self.make(resources);
+        if let (Some(scope), Err(_)) = (&mut self.scope, &made) {
+            scope.abandon();
+        }
+        made
+    }
+
+    fn make(&self, resources: &LinuxResources) -> Result<Cgroup> {
+        let Some((layout, path)) = &self.place else { return Ok(Cgroup::none()) };
         let mut made = Made { members: Vec::new(), new: Vec::new() };
         match layout {
             Layout::Unified(hierarchy) => {
                 let settings = limits::v2::settings(resources)?;
                 self.make_v2(hierarchy, path, &mut made)?;
-                let new = !made.new.is_empty();
+                // systemd's own filter is in force beside ours.
+                let new = !made.new.is_empty() || self.needs_process();
                 let mut cgroup = made.finish(|cgroup| cgroup.write(&settings))?;
                 cgroup.unfiltered = Some(Unfiltered { new });
                 Ok(cgroup)
@@ -131,14 +186,7 @@ impl CgroupPlan {
         let Some((_, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, prepare, ready))? else {
             return Ok(());
         };
-        if !new {
-            refuse_populated(&dir)?;
-            if dir.read("cgroup.freeze").is_ok_and(|state| state.trim() == "1") {
-                return Err(CgroupError::Frozen { path: target });
-            }
-        }
-        made.add(hierarchy, dir, new);
-        Ok(())
+        self.add(made, hierarchy, dir, new)
     }
 
     fn make_v1(&self, hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<()> {
@@ -152,14 +200,20 @@ impl CgroupPlan {
         let Some((parent, dir, new)) = self.forgive(make_path(&hierarchy.mount, &target, inherit, |_| ()))? else {
             return Ok(());
         };
-        if !new {
-            refuse_populated(&dir)?;
-            if has("freezer") && dir.read("freezer.state").is_ok_and(|state| state.trim() != "THAWED") {
-                return Err(CgroupError::Frozen { path: target });
-            }
-        }
-        made.add(hierarchy, dir, new);
+        self.add(made, hierarchy, dir, new)?;
         made.members.last().map_or(Ok(()), |member| inherit(&parent, &member.dir))
+    }
+
+    fn add(&self, made: &mut Made, hierarchy: &Hierarchy, dir: Dir, new: bool) -> Result<()> {
+        let path = new.then(|| dir.path().to_owned());
+        let member = Member { controllers: hierarchy.controllers.clone(), dir };
+        // What systemd has made has the container's own process in it.
+        if !new && !self.needs_process() {
+            member.refuse_occupied()?;
+        }
+        made.new.extend(path);
+        made.members.push(member);
+        Ok(())
     }
 
     /// Lack of permission becomes `None` where that is forgiven.
@@ -196,13 +250,6 @@ struct Made {
 }
 
 impl Made {
-    fn add(&mut self, hierarchy: &Hierarchy, dir: Dir, new: bool) {
-        if new {
-            self.new.push(dir.path().to_owned());
-        }
-        self.members.push(Member { controllers: hierarchy.controllers.clone(), dir });
-    }
-
     /// Does the rest, and keeps the cgroup when that succeeds.
     fn finish(mut self, rest: impl FnOnce(&Cgroup) -> Result<()>) -> Result<Cgroup> {
         let cgroup = Cgroup::new(std::mem::take(&mut self.members));
@@ -274,9 +321,21 @@ fn open_parent(mount: &Path, parent: &Path, prepare: impl Fn(&Dir, &Dir) -> Resu
     Ok(dir)
 }
 
-fn refuse_populated(dir: &Dir) -> Result<()> {
-    let processes = dir.read_file("cgroup.procs")?.lines().count();
-    if processes == 0 { Ok(()) } else { Err(CgroupError::NotEmpty { path: dir.path().to_owned(), processes }) }
+impl Member {
+    /// A process of somebody else's would be taken for the container's; one in a frozen cgroup would never start.
+    fn refuse_occupied(&self) -> Result<()> {
+        let path = || self.dir.path().to_owned();
+        let processes = self.dir.read_file("cgroup.procs")?.lines().count();
+        if processes > 0 {
+            return Err(CgroupError::NotEmpty { path: path(), processes });
+        }
+        // Each file is there on its own version only.
+        let stands = |file, running| self.dir.read(file).is_ok_and(|state| state.trim() != running);
+        if stands("cgroup.freeze", "0") || stands("freezer.state", "THAWED") {
+            return Err(CgroupError::Frozen { path: path() });
+        }
+        Ok(())
+    }
 }
 
 /// Gives a cpuset that has none the processors and memory nodes of the one it lies in, and that of those above it.
@@ -344,11 +403,15 @@ fn enable_controllers(mount: &Path, parent: &Dir) {
     }
 }
 
-/// Only root of the first user namespace may filter devices. In another one a container can make no device to open, so it needs no
-/// filter there.
+/// Only root of the first user namespace may filter devices. For others a container is in another one, where it can make no device
+/// to open, so it needs no filter.
 fn tolerate(result: Result<()>) -> Result<()> {
     match result {
-        Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. }) if !is_first_user_namespace() => Ok(()),
+        Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. })
+            if !is_first_user_namespace() || !geteuid().is_root() =>
+        {
+            Ok(())
+        }
         result => result,
     }
 }

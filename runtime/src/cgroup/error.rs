@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use dhow_sys::Errno;
 
+use crate::dbus::BusError;
+
 /// An operation on a cgroup that failed. The texts that engines look for are runc's.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,9 +27,26 @@ pub enum CgroupError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The systemd driver was asked for.
-    #[error("the systemd cgroup driver is not supported yet: use the cgroupfs driver")]
-    SystemdDriver,
+    /// The systemd driver was asked for where there is no systemd; nothing was made.
+    #[error("the systemd cgroup driver was asked for, but no systemd answers")]
+    NoSystemd {
+        /// Why not.
+        source: BusError,
+    },
+    /// A user's systemd has cgroups to give on v2 only.
+    #[error("the systemd cgroup driver needs cgroup v2 for a rootless container")]
+    RootlessLegacy,
+    /// systemd could not be asked, or refused.
+    #[error("ask systemd")]
+    Bus(#[from] BusError),
+    /// systemd tried to make the cgroup, and could not.
+    #[error("systemd could not start {unit}: {result}")]
+    Unit {
+        /// The scope.
+        unit: String,
+        /// How its job ended.
+        result: String,
+    },
     /// There is no cgroup file system where it belongs.
     #[error("no cgroup file system is mounted at /sys/fs/cgroup")]
     NotMounted,
@@ -172,7 +191,7 @@ impl CgroupError {
 
     /// Whether what was asked for can't be, as opposed to having failed.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Invalid { .. } | Self::Path { .. } | Self::SystemdDriver)
+        matches!(self, Self::Invalid { .. } | Self::Path { .. } | Self::NoSystemd { .. } | Self::RootlessLegacy)
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * `layout`, `path`: what hierarchies there are, and where in them; `dir`: a directory by its handle
 //! * `limits`: from `linux.resources` to files and values; `devices`: the device filter
+//! * `systemd`: asking systemd for the cgroup
 //! * `below`: cgroups in the container's own, for exec; `delegate`: a cgroup that the container owns
 //! * `create`, `processes`, `remove`, `oom`, `stats`: a cgroup's life
 //!
@@ -26,6 +27,7 @@ mod path;
 mod processes;
 mod remove;
 pub mod stats;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -39,6 +41,7 @@ pub use error::CgroupError;
 pub use layout::is_unified;
 pub use oom::OomWatch;
 pub use stats::Stats;
+pub use systemd::Buses;
 
 use dir::Dir;
 use error::Result;
@@ -138,14 +141,55 @@ impl Cgroup {
         if self.is_v2() { self.members.first().map(|member| member.dir.as_fd()) } else { None }
     }
 
+    /// Moves a process in by way of systemd, for those who may not cross over to the cgroup by themselves.
+    ///
+    /// # Errors
+    /// No systemd answers, or it refuses.
+    pub fn attach_to_unit(unit: &str, pid: i32, buses: &Buses, rootless: bool) -> Result<()> {
+        systemd::connect(buses, rootless)?.attach(unit, pid)
+    }
+
+    /// Changes the limits of a cgroup that systemd has made, as [`Self::apply`] does, and tells systemd of them.
+    ///
+    /// # Errors
+    /// As those of [`Self::apply`]; no systemd answers, or it refuses.
+    pub fn apply_to_unit(
+        &self,
+        unit: &str,
+        resources: &LinuxResources,
+        (buses, rootless): (&Buses, bool),
+    ) -> Result<()> {
+        self.settings(resources)?.refuse(&|controller: &str| self.dir(controller))?;
+        systemd::update(unit, resources, self, systemd::connect(buses, rootless)?)?;
+        // systemd has just written what it rounded.
+        self.apply(resources)
+    }
+
+    /// Removes a cgroup that systemd has made; see [`Self::remove`].
+    ///
+    /// # Errors
+    /// As those of [`Self::remove`]; systemd refuses. That no systemd answers any more does not matter when the cgroup can be removed.
+    pub fn remove_unit(&self, unit: &str, buses: &Buses, rootless: bool) -> Result<()> {
+        // A process that is left would let systemd wait for its end.
+        self.kill_all(libc::SIGKILL).and_then(|()| self.wait_empty(remove::TIMEOUT)).ok();
+        let stopped = match systemd::connect(buses, rootless) {
+            Ok(mut manager) => manager.stop(unit),
+            Err(_) => Ok(()),
+        };
+        self.remove().and(stopped)
+    }
+
     /// Changes the limits that are set in `resources` (`update`); what is absent and the devices are left alone. Of several limits
     /// those before one that is refused are changed.
     ///
     /// # Errors
     /// A limit that makes no sense, named by its field, before anything is changed; what the kernel says.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let settings = if self.is_v2() { limits::v2::settings(resources) } else { limits::v1::settings(resources) };
-        self.write(&settings?)
+        self.write(&self.settings(resources)?)
+    }
+
+    fn settings(&self, resources: &LinuxResources) -> Result<Settings> {
+        if self.is_v2() { limits::v2::settings(resources) } else { limits::v1::settings(resources) }
     }
 
     fn write(&self, settings: &Settings) -> Result<()> {

@@ -10,7 +10,7 @@ use super::dir::Dir;
 use super::error::{CgroupError, Result};
 
 /// How long killed processes may take to go. Usually it is microseconds; one that waits for a device takes as long as that.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Removes the cgroup with all below it; kills what still runs in it, and waits a bounded time for that. Removing what is gone

@@ -17,9 +17,17 @@ fn unique(name: &str) -> String {
     format!("/dhow-test-{}/{name}", std::process::id())
 }
 
+const REQUEST: CgroupRequest<'static> = CgroupRequest {
+    cgroups_path: "",
+    id: "box",
+    driver: CgroupDriver::Cgroupfs,
+    rootless: false,
+    annotations: &BTreeMap::new(),
+    buses: &Buses { system: None, user: None },
+};
+
 fn plan(path: &str) -> CgroupPlan {
-    let request = CgroupRequest { cgroups_path: path, id: "box", driver: CgroupDriver::Cgroupfs, rootless: false };
-    CgroupPlan::new(&request).unwrap()
+    CgroupPlan::new(&CgroupRequest { cgroups_path: path, ..REQUEST }).unwrap()
 }
 
 fn resources(value: serde_json::Value) -> LinuxResources {
@@ -55,7 +63,7 @@ struct Guarded(Cgroup);
 
 impl Guarded {
     fn make(name: &str, resources: serde_json::Value) -> Self {
-        Self(plan(&unique(name)).create(Some(&self::resources(resources))).unwrap())
+        Self(plan(&unique(name)).create(Some(&self::resources(resources)), None).unwrap())
     }
 }
 
@@ -117,7 +125,7 @@ fn a_cgroup_lives_and_dies() {
         assert_eq!(again.pids().unwrap(), [process.pid()]);
         assert_eq!(again.is_v2(), cgroup.is_v2());
         assert_eq!(plan(&unique(&format!("life-{version}"))).open().unwrap().paths(), cgroup.paths());
-        let error = plan(&unique(&format!("life-{version}"))).create(None).unwrap_err();
+        let error = plan(&unique(&format!("life-{version}"))).create(None, None).unwrap_err();
         assert!(error.to_string().starts_with("container's cgroup is not empty: 1 process(es)"), "{error}");
         assert_eq!(cgroup.pids().unwrap(), [process.pid()], "a refusal leaves it alone");
 
@@ -151,7 +159,7 @@ fn frozen_processes_stand_still() {
         if cgroup.freezer_state().unwrap() == FreezerState::Thawed {
             cgroup.freeze().unwrap();
         }
-        let error = plan(&unique(&name)).create(None).unwrap_err();
+        let error = plan(&unique(&name)).create(None, None).unwrap_err();
         assert!(matches!(error, CgroupError::Frozen { .. }), "{error}");
     });
 }
@@ -186,10 +194,10 @@ fn a_cgroup_that_cannot_be_finished_is_removed_again() {
         let path = unique(&format!("undo-{version}"));
         // Well-formed, but this machine does not have it.
         let wanted = resources(json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}));
-        let error = plan(&path).create(Some(&wanted)).unwrap_err();
+        let error = plan(&path).create(Some(&wanted), None).unwrap_err();
         assert!(error.to_string().starts_with("linux.resources.hugepageLimits[0]: "), "{error}");
         let nonsense = resources(json!({"memory": {"limit": -7}}));
-        assert!(plan(&path).create(Some(&nonsense)).unwrap_err().is_invalid());
+        assert!(plan(&path).create(Some(&nonsense), None).unwrap_err().is_invalid());
         assert!(plan(&path).check(&nonsense).unwrap_err().is_invalid());
         for hierarchy in layout::Layout::detect(false).unwrap().hierarchies() {
             let target = hierarchy.mount.join(path.trim_start_matches('/'));
@@ -201,8 +209,8 @@ fn a_cgroup_that_cannot_be_finished_is_removed_again() {
 
 #[test]
 fn without_a_cgroup_nothing_fails() {
-    let request = CgroupRequest { cgroups_path: "", id: "box", driver: CgroupDriver::Disabled, rootless: true };
-    let cgroup = CgroupPlan::new(&request).unwrap().create(Some(&resources(json!({})))).unwrap();
+    let request = CgroupRequest { driver: CgroupDriver::Disabled, rootless: true, ..REQUEST };
+    let cgroup = CgroupPlan::new(&request).unwrap().create(Some(&resources(json!({}))), None).unwrap();
     assert!(cgroup.is_none() && cgroup.paths().is_empty());
     assert_eq!((cgroup.pids().unwrap(), cgroup.oom_kills().unwrap()), (vec![], 0));
     assert_eq!(cgroup.freezer_state().unwrap(), FreezerState::Thawed);
@@ -210,8 +218,16 @@ fn without_a_cgroup_nothing_fails() {
     cgroup.kill_all(libc::SIGKILL).unwrap();
     cgroup.remove().unwrap();
     assert!(cgroup.freeze().is_err());
-    let systemd = CgroupRequest { driver: CgroupDriver::Systemd, ..request };
-    assert!(matches!(CgroupPlan::new(&systemd), Err(CgroupError::SystemdDriver)));
+}
+
+#[test]
+fn without_systemd_its_driver_says_so() {
+    let buses = Buses { system: Some("unix:path=/nowhere/bus".into()), user: None };
+    let request = CgroupRequest { driver: CgroupDriver::Systemd, buses: &buses, ..REQUEST };
+    let error = CgroupPlan::new(&request).unwrap_err();
+    assert!(matches!(error, CgroupError::NoSystemd { .. }) && error.is_invalid(), "{error}");
+    let path = CgroupRequest { cgroups_path: "/a/b", ..request };
+    assert!(matches!(CgroupPlan::new(&path), Err(CgroupError::Path { .. })));
 }
 
 /// What a file of the cgroup says.
@@ -325,7 +341,7 @@ fn a_cpuset_without_processors_above_is_filled() {
     std::fs::create_dir_all(&above).unwrap();
     let read = |path: &Path| std::fs::read_to_string(path.join("cpuset.cpus")).unwrap();
     assert_eq!(read(&above).trim(), "");
-    let cgroup = Guarded(plan(&path).create(None).unwrap());
+    let cgroup = Guarded(plan(&path).create(None, None).unwrap());
     let all = read(&Path::new(layout::MOUNT).join("cpuset"));
     assert_eq!((read(&above), file(&cgroup, "cpuset", "cpuset.cpus")), (all.clone(), all.trim().to_owned()));
     let paths: Vec<_> = cgroup.paths().values().cloned().collect();

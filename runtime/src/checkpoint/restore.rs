@@ -13,7 +13,7 @@ use super::options::{Directories, common};
 use super::service::{Criu, FIRST_PASSED, Start};
 use super::wire::Writer;
 use super::{RestoreRequest, external};
-use crate::cgroup::{Cgroup, CgroupPlan, CgroupRequest};
+use crate::cgroup::{Cgroup, CgroupPlan};
 use crate::create::{Document, Unfinished, write_pid};
 use crate::hooks;
 use crate::plan::Plan;
@@ -34,12 +34,7 @@ fn bring_back(
     document: &Document,
 ) -> Result<Created> {
     let plan = &document.plan;
-    let cgroup_plan = CgroupPlan::new(&CgroupRequest {
-        cgroups_path: plan.cgroups_path.as_deref().and_then(Path::to_str).unwrap_or_default(),
-        id: &request.create.id,
-        driver: runtime.driver(),
-        rootless: runtime.is_rootless(),
-    })?;
+    let mut cgroup_plan = CgroupPlan::new(&runtime.cgroup_request(plan, &request.create.id, &document.annotations))?;
     let directories = Directories::new(&request.criu, LOG)?;
     let mut options = common(&request.criu, &directories, &document.annotations);
     inherit_pipes(&request.criu.image_path, &mut options)?;
@@ -53,15 +48,23 @@ fn bring_back(
     let root = root.map_err(|e| Error::file("open", &plan.rootfs.path)(e.into()))?;
     external::make_places(plan, &root)?;
     let place = unfinished.make_directory(ROOT)?;
-    let cgroup = unfinished.cgroup.insert(cgroup_plan.create(plan.resources.as_ref())?);
+    let born_in_cgroup = !cgroup_plan.needs_process();
+    if born_in_cgroup {
+        unfinished.cgroup = Some(cgroup_plan.create(plan.resources.as_ref(), None)?);
+    }
     let criu = Criu::start(&Start {
-        cgroup: cgroup.clone_target(),
+        cgroup: unfinished.cgroup.as_ref().and_then(Cgroup::clone_target),
         stdio: Some(&request.create.stdio),
         passed: &passed,
         root: Some((&request.create.rootfs, &plan.rootfs.path, &place)),
         directories: &directories,
     })?;
-    if cgroup.clone_target().is_none() {
+    let cgroup = match unfinished.cgroup.take() {
+        Some(cgroup) => cgroup,
+        None => cgroup_plan.create(plan.resources.as_ref(), Some(criu.pid()))?,
+    };
+    let cgroup = unfinished.cgroup.insert(cgroup);
+    if !born_in_cgroup || cgroup.clone_target().is_none() {
         cgroup.attach(criu.pid())?;
     }
     unfinished.enter_resctrl(plan, criu.pid())?;

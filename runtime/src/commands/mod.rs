@@ -25,7 +25,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dhow_runtime::{CgroupDriver, Error, Rootless, Runtime};
+use dhow_runtime::{Buses, CgroupDriver, Error, Rootless, Runtime};
 
 use args::{Flag, Parsed};
 use log::{Level, Log};
@@ -255,7 +255,15 @@ fn runtime(global: &Parsed) -> Result<Runtime, Failure> {
             None => return Err(Failure::new(format!("invalid value {other:?} for flag -rootless"))),
         },
     };
-    Ok(Runtime::new(&root).cgroup_driver(driver).rootless(rootless))
+    Ok(Runtime::new(&root).cgroup_driver(driver).rootless(rootless).buses(buses()))
+}
+
+/// Where the environment says that systemd answers.
+fn buses() -> Buses {
+    let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = given("DBUS_SESSION_BUS_ADDRESS")
+        .or_else(|| given("XDG_RUNTIME_DIR").map(|dir| format!("unix:path={dir}/bus")));
+    Buses { system: given("DBUS_SYSTEM_BUS_ADDRESS"), user }
 }
 
 /// `/run/dhow-runtime`, or for others than root a directory of the user's session.

@@ -2,9 +2,11 @@
 //!
 //! Rules apply in their order, over "none at all", and for each of read, write and mknod the last rule that concerns a device
 //! decides. After the profile's rules come those for the devices that the runtime itself puts into /dev, as in runc.
-//! v1 has a list that is written line by line ([`DeviceRules::lines`]), v2 a program ([`program`]).
+//! v1 has a list that is written line by line ([`DeviceRules::lines`]), v2 a program ([`program`]), and systemd a list of what
+//! is allowed ([`systemd`]).
 
 pub(super) mod program;
+pub(super) mod systemd;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 

@@ -8,6 +8,7 @@
 //! can't know to be wanted (`memory.swap.max` without `swap`), drops what it does not know (burst, idle, rsvd, unified, a
 //! limit that is lifted), swallows errors, and can't say which field was refused.
 
+pub(super) mod systemd;
 pub(super) mod v1;
 pub(super) mod v2;
 mod values;
@@ -91,17 +92,20 @@ impl Settings {
         self.list.iter().map(line).collect()
     }
 
+    /// Says no to what must not even be tried, of which nothing has been written yet.
+    pub(super) fn refuse<'d>(&self, dir: &impl Fn(&str) -> Option<&'d Dir>) -> Result<()> {
+        match (self.usage_below, dir("memory").and_then(|dir| dir.number("memory.current"))) {
+            (Some(limit), Some(usage)) if usage > limit => Err(CgroupError::LimitBelowUsage { limit, usage }),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes all of it; `dir` gives the directory that has a controller's files.
     ///
     /// Two limits of one controller can depend on each other (a memory limit has to be below that with swap, a quota above
     /// its burst), in either order. So what the kernel finds invalid is tried once more after the rest.
     pub(super) fn apply<'d>(&self, dir: impl Fn(&str) -> Option<&'d Dir>) -> Result<()> {
-        if let Some(limit) = self.usage_below
-            && let Some(usage) = dir("memory").and_then(|dir| dir.number("memory.current"))
-            && usage > limit
-        {
-            return Err(CgroupError::LimitBelowUsage { limit, usage });
-        }
+        self.refuse(&dir)?;
         let mut later = Vec::new();
         for setting in &self.list {
             match setting.write(&dir) {
