@@ -19,13 +19,14 @@ use crate::plan::Process;
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Enters the working directory and looks whether there is something to execute, with the rights of the process's user.
-/// After the root is entered.
+/// Enters the working directory, looks whether there is something to execute, with the rights of the process's user, and sets
+/// the labels that it will have. After the root is entered.
 pub(super) fn look(common: &mut Common<'_>) -> Result<()> {
     enter(common.process)?;
     as_user(common.process, || find(common.process))?;
     user::own_stdio(common.process);
-    Ok(())
+    // Here, so that a profile that is not loaded is an error of create. They wait for the program.
+    labels(common.process)
 }
 
 /// Does everything that is left, with `hooks` as the last thing, and executes. Returns only on failure.
@@ -38,7 +39,6 @@ pub(super) fn run(
     // Anew: time has passed since it was looked for, a hook may have brought it.
     let path = as_user(process, || find(process))?;
     let env = environment(common);
-    labels(process)?;
     descriptors(token, common)?;
     if process.no_new_privs {
         process::set_no_new_privs().map_err(Failure::errno("process.noNewPrivileges"))?;
