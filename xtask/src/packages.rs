@@ -35,22 +35,18 @@ pub(crate) const TEST: &[Package] = &[
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),
+    ("docker.io", "dockerd"),
+    ("buildah", "buildah"),
+    ("bsdutils", "script"),
     ("uidmap", "newuidmap"),
 ];
 
 /// For runc's own suite, beyond [`TEST`].
-pub(crate) const SUITE: &[Package] = &[
-    ("bats", "bats"),
-    ("gawk", "gawk"),
-    ("patch", "patch"),
-    ("xz-utils", "xz"),
-    ("bsdutils", "script"),
-    ("procps", "ps"),
-];
+pub(crate) const SUITE: &[Package] =
+    &[("bats", "bats"), ("gawk", "gawk"), ("patch", "patch"), ("xz-utils", "xz"), ("procps", "ps")];
 
 /// The engines that the benchmark runs beside ours, beyond [`TEST`].
 pub(crate) const PEERS: &[Package] = &[
-    ("docker.io", "dockerd"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iptables", "iptables"),
     ("netavark", "/usr/lib/podman/netavark"),
