@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::shell::{Error, Result, cargo, command, file_error, output, run, target};
+use crate::shell::{Error, Result, cargo, command, file_error, output, run, target, workspace};
 
 /// (package, binary) of what is linked statically.
 const STATIC: [(&str, &str); 4] = [
@@ -51,7 +51,13 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     }
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
     // At a fixed address: a program of this size that starts thousands of times spends a tenth of a start on relocations.
-    run(cargo(args).env(flags, "-C target-feature=+crt-static -C relocation-model=static"))?;
+    let mut build = cargo(args);
+    build.env(flags, "-C target-feature=+crt-static -C relocation-model=static");
+    // What `dhow-runtime --version` says; sources without a history have none.
+    if let Ok(commit) = output(command("git", ["rev-parse", "HEAD"]).current_dir(workspace())) {
+        build.env("DHOW_COMMIT", commit.trim());
+    }
+    run(&mut build)?;
     run(cargo(["build", "--locked", "--quiet", "-p", "dhow-cli", "--bin", "dhow"]).args(profile.flag()))?;
 
     let dist = target().join("dist");
