@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -57,24 +57,20 @@ impl Detached<'_> {
                 actions.open_null(number)?;
             }
         }
-        // A source may sit on a number that another one is to get: move all of them out of the way first.
+        // A source, or the program, may sit on a number that another one is to get: move all of them out of the way first.
         let floor = self.fds.iter().map(|(_, target)| *target).max().unwrap_or(2).max(2) + 1;
-        let mut moved = Vec::with_capacity(self.fds.len());
-        for (fd, target) in self.fds {
-            moved.push((nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(floor))?, *target));
+        let mut moved = OwnedNumbers(Vec::with_capacity(self.fds.len() + 1));
+        let mut file = program;
+        if let Some(fd) = &read_only {
+            file = c_string(format!("/proc/self/fd/{}", moved.take(fd.as_fd(), floor)?).as_ref())?;
         }
-        let moved = OwnedNumbers(moved);
-        for (fd, target) in &moved.0 {
-            actions.dup2(*fd, *target)?;
+        for (fd, target) in self.fds {
+            actions.dup2(moved.take(*fd, floor)?, *target)?;
         }
         if let Some(cwd) = self.cwd {
             actions.chdir(&c_string(cwd.as_os_str())?)?;
         }
         cloexec_from(3)?;
-        let file = match &read_only {
-            Some(fd) => c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_ref())?,
-            None => program,
-        };
         let attributes = Attributes::new_session()?;
         let argv = pointers(&argv);
         let env = pointers(&env);
@@ -112,11 +108,20 @@ impl Detached<'_> {
 }
 
 /// Descriptor numbers made by `F_DUPFD_CLOEXEC`, closed on drop.
-struct OwnedNumbers(Vec<(RawFd, RawFd)>);
+struct OwnedNumbers(Vec<RawFd>);
+
+impl OwnedNumbers {
+    /// Duplicates a descriptor to the lowest free number from `floor` on.
+    fn take(&mut self, fd: BorrowedFd<'_>, floor: RawFd) -> nix::Result<RawFd> {
+        let number = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(floor))?;
+        self.0.push(number);
+        Ok(number)
+    }
+}
 
 impl Drop for OwnedNumbers {
     fn drop(&mut self) {
-        for (fd, _) in &self.0 {
+        for fd in &self.0 {
             // SAFETY: the number was returned by fcntl(F_DUPFD_CLOEXEC) for this value alone and is closed only here.
             let _closed = unsafe { libc::close(*fd) };
         }
@@ -206,7 +211,6 @@ mod tests {
     use super::*;
     use nix::sys::wait::{WaitStatus, waitpid};
     use std::io::Read;
-    use std::os::fd::AsFd;
 
     #[test]
     fn gives_the_child_its_descriptors_and_no_other() {
@@ -237,6 +241,16 @@ mod tests {
         assert_eq!(lines[1], "y");
         assert_eq!(Path::new(lines[2]), dir.path());
         assert_eq!(lines[3], lines[4], "not the leader of its own session");
+    }
+
+    #[test]
+    fn a_protected_program_is_not_covered_by_a_descriptor() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // Among these is the lowest number that is free now.
+        let fds: Vec<_> = (3..200).map(|number| (null.as_fd(), number)).collect();
+        let program = Path::new("/bin/true");
+        let pid = Detached { program, args: &[], env: &[], cwd: None, fds: &fds, protected: true }.spawn().unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
     }
 
     #[test]
