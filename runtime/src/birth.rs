@@ -148,7 +148,7 @@ fn adopt(channel: &Channel) -> Result<Child> {
             Ok(Child { pid, pidfd: pidfd::open(pid).map_err(Error::sys("open a pidfd"))? })
         }
         Some((Message::Failed(f), _)) => Err(Error::Child { text: f.text, kind: f.kind }),
-        Some((other, _)) => Err(crate::create::unexpected(&other)),
+        Some((other, _)) => Err(crate::parent::unexpected(&other)),
         None => Err(Error::ChildGone { step: "joining a user namespace" }),
     }
 }

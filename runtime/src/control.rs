@@ -7,7 +7,7 @@ use dhow_sys::pidfd;
 use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{Cgroup, CgroupPlan, FreezerState, OomWatch, Stats};
-use crate::config::{Process, Spec};
+use crate::config::{self, Process};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
 use crate::intel_rdt::{self, Group};
@@ -78,8 +78,8 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
         None => cgroup.remove(),
     };
     let mut first = removed.err().map(Error::from);
-    if state.may_have("intelRdt") {
-        first = first.or(leave_resctrl(&state.spec()?, id).err());
+    if state.intel_rdt || state.may_have("intelRdt") {
+        first = first.or(leave_resctrl(&state).err());
     }
     if state.may_have("poststop") {
         first = first.or(poststop(&state).err());
@@ -101,10 +101,10 @@ fn poststop(state: &State) -> Result<()> {
 }
 
 /// Removes what the container has in resctrl, if that is still mounted.
-fn leave_resctrl(spec: &Spec, id: &str) -> Result<()> {
-    let given = spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref());
-    let Some(given) = given else { return Ok(()) };
-    intel_rdt::root().map_or(Ok(()), |root| Group::new(&root, &IntelRdt::new(given)?, id).remove())
+fn leave_resctrl(state: &State) -> Result<()> {
+    let given = state.spec()?.linux.and_then(|linux| linux.intel_rdt);
+    let Some(given) = given.or_else(|| state.intel_rdt.then(Default::default)) else { return Ok(()) };
+    intel_rdt::root().map_or(Ok(()), |root| Group::new(&root, &IntelRdt::new(&given)?, &state.id).remove())
 }
 
 /// The cgroup of a container whose state does not name one.
@@ -204,6 +204,31 @@ pub(crate) fn update(runtime: &Runtime, id: &str, resources: &LinuxResources) ->
     }
     state.resources = Some(resources.clone());
     state.store(&runtime.root().join(id))
+}
+
+/// See [`Runtime::update_shares`].
+pub(crate) fn update_shares(runtime: &Runtime, id: &str, l3_cache: &str, bandwidth: &str) -> Result<()> {
+    let _lock = Lock::take(runtime.root(), id)?;
+    let mut state = State::load(runtime.root(), id)?;
+    if !state.is_alive() {
+        return Err(Error::NotRunning);
+    }
+    let given = state.spec()?.linux.and_then(|linux| linux.intel_rdt);
+    let own = given.is_none();
+    let plan = IntelRdt::new(&config::IntelRdt {
+        l3_cache_schema: l3_cache.to_owned(),
+        mem_bw_schema: bandwidth.to_owned(),
+        schemata: Vec::new(),
+        ..given.unwrap_or_default()
+    })?;
+    let group = Group::new(&intel_rdt::root()?, &plan, id);
+    if own && !state.intel_rdt {
+        // Before it is made: `delete` removes it.
+        state.intel_rdt = true;
+        state.store(&runtime.root().join(id))?;
+    }
+    group.change(&plan)?;
+    if own { group.attach(state.init_process_pid) } else { Ok(()) }
 }
 
 /// See [`Runtime::process`].

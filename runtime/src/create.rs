@@ -1,36 +1,34 @@
-//! Making a container: cgroup, state, one clone, and the parent's half of the handshake.
+//! Making a container: state, cgroup, one clone, and what the parent does for the container's process.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::clone::{Child, Namespaces};
-use dhow_sys::mountfd::{Change, Propagation, clone_tree, set_attr};
-use dhow_sys::openat2::c_path;
-use dhow_sys::{fd, pidfd, process, seqpacket};
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use dhow_sys::{pidfd, process, seqpacket};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::unistd::{geteuid, linkat};
+use nix::unistd::geteuid;
 use serde_json::value::RawValue;
 
 use crate::birth::{self, Birth, Entered};
 use crate::cgroup::{Cgroup, CgroupPlan, is_unified};
+use crate::child::Common;
 use crate::child::init::{self, Init};
-use crate::child::{Agent, Common, bind_source};
 use crate::config::Spec;
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::intel_rdt::{self, Group};
 use crate::net_devices::{self, Found};
 use crate::notify;
-use crate::plan::{Mount, MountKind, Plan};
-use crate::request::{Held, RootfsSource, Stdio};
+use crate::parent::{self, Handshake};
+use crate::plan::Plan;
+use crate::request::{Held, RootfsSource};
 use crate::seccomp::{self, Filter};
 use crate::state::{self, Lock, START, State};
-use crate::{CreateRequest, Created, Error, Result, Runtime, checkpoint, idmap, lsm};
+use crate::{CreateRequest, Created, Error, Result, Runtime, checkpoint, descriptors, lsm, pid_file, sources};
 
 /// See [`Runtime::create`].
 pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Created> {
@@ -134,6 +132,7 @@ impl Unfinished {
             restored: false,
             owner: geteuid().as_raw(),
             resources: None,
+            intel_rdt: false,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             config: config.clone(),
         };
@@ -200,7 +199,7 @@ impl Unfinished {
         }
         let mut handshake = Handshake { channel: &ours, plan, document, pid, console: None };
         handshake.map_ids()?;
-        net_devices::move_into(&given.net_devices, &network(plan, pid))?;
+        net_devices::move_into(&given.net_devices, &parent::network(plan, pid))?;
         self.enter_resctrl(plan, pid)?;
         if !born_in_cgroup {
             // Writing a v1 hierarchy costs milliseconds, and so does systemd: the child mounts meanwhile.
@@ -215,7 +214,7 @@ impl Unfinished {
         let console = handshake.console;
         self.record(pid, plan)?;
         // Last, for a container that could not be made leaves no file.
-        pid_file.map_or(Ok(()), |file| write_pid(&file, pid))?;
+        pid_file.map_or(Ok(()), |file| pid_file::write(&file, pid))?;
         if !held {
             ours.send(&Message::Recorded).map_err(Error::sys("let go of the container's process"))?;
         }
@@ -242,7 +241,7 @@ impl Unfinished {
             Some(listener.map_err(Error::sys("listen on start.sock"))?)
         };
         let preserve_fds = request.preserve_fds + request.listen_fds;
-        inherited(preserve_fds)?;
+        descriptors::inherited(preserve_fds)?;
         let mut join = Vec::new();
         for joined in &plan.namespaces.join {
             let open = nix::fcntl::open(&joined.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -251,7 +250,7 @@ impl Unfinished {
             };
             join.push((joined.kind, joined.field.as_str(), open.map_err(error)?));
         }
-        let (root_mount, sources) = prepared(&request.rootfs, plan)?;
+        let (root_mount, sources) = sources::prepared(&request.rootfs, plan)?;
         let root_mount = match request.rootfs {
             RootfsSource::DetachedMount(fd) => Some(fd),
             RootfsSource::Config => root_mount,
@@ -267,9 +266,9 @@ impl Unfinished {
             common: Common {
                 process: &plan.process,
                 channel: theirs,
-                stdio: above_stdio(request.stdio)?,
+                stdio: descriptors::above_stdio(request.stdio)?,
                 filter,
-                agent: filter.map(|f| agent(f, document, None)).transpose()?.flatten(),
+                agent: filter.map(|f| descriptors::agent(f, document, None)).transpose()?.flatten(),
                 keyring: self.state.keyring.as_deref().map(CString::new).transpose().ok().flatten(),
                 user_namespace,
                 preserve_fds,
@@ -344,228 +343,4 @@ impl Drop for Unfinished {
         }
         drop(std::fs::remove_dir_all(&self.dir));
     }
-}
-
-/// The parent's half of the conversation.
-struct Handshake<'a> {
-    channel: &'a Channel,
-    plan: &'a Plan,
-    document: &'a StateDocument,
-    pid: i32,
-    console: Option<OwnedFd>,
-}
-
-impl Handshake<'_> {
-    /// What has to be written from outside into a new user or time namespace.
-    fn map_ids(&mut self) -> Result<()> {
-        let namespaces = &self.plan.namespaces;
-        let user = namespaces.new.contains(Namespaces::USER);
-        if !user && !namespaces.new.contains(Namespaces::TIME) {
-            return Ok(());
-        }
-        self.wait(&Message::Unshared, "joining namespaces")?;
-        if user {
-            idmap::write(self.pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
-        }
-        if !namespaces.clocks.is_empty() {
-            let lines = namespaces.clocks.iter().map(|c| format!("{} {} {}\n", c.name, c.seconds, c.nanoseconds));
-            let path = format!("/proc/{}/timens_offsets", self.pid);
-            std::fs::write(&path, lines.collect::<String>()).map_err(Error::file("write", Path::new(&path)))?;
-        }
-        // Before the process hides from this one, should it not be root.
-        if user {
-            self.oom_score()?;
-        }
-        self.channel.send(&Message::Mapped).map_err(Error::sys("tell the container's process of its ids"))
-    }
-
-    fn map_mount(&self, index: u32, made: &OwnedFd) -> Result<()> {
-        let mount = usize::try_from(index).ok().and_then(|index| self.plan.mounts.get(index));
-        mount.map_or(Ok(()), |mount| map_ids_of(mount, self.plan, made))?;
-        self.channel.send(&Message::MountMapped).map_err(Error::sys("tell the container's process of its mount"))
-    }
-
-    fn oom_score(&self) -> Result<()> {
-        match self.plan.process.oom_score_adj {
-            None => Ok(()),
-            Some(score) => set_oom_score(self.pid, score),
-        }
-    }
-
-    /// Everything up to the process's being ready.
-    fn finish(&mut self) -> Result<()> {
-        loop {
-            match self.receive("setting up the container")? {
-                Message::RootReady => {
-                    let state = self.document.render("creating", self.pid);
-                    hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
-                    hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)?;
-                    self.channel.send(&Message::HooksDone).map_err(Error::sys("tell of the hooks"))?;
-                }
-                Message::Ready => return Ok(()),
-                other => return Err(unexpected(&other)),
-            }
-        }
-    }
-
-    fn wait(&mut self, wanted: &Message, step: &'static str) -> Result<()> {
-        match self.receive(step)? {
-            message if message == *wanted => Ok(()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The next message that is neither the terminal nor a failure.
-    fn receive(&mut self, step: &'static str) -> Result<Message> {
-        loop {
-            match self.channel.receive().map_err(Error::sys("hear from the container's process"))? {
-                None => return Err(Error::ChildGone { step }),
-                Some((Message::Failed(f), _)) => return Err(Error::Child { text: f.text, kind: f.kind }),
-                Some((Message::Console, fd)) => self.console = fd,
-                Some((Message::MapMount { index }, Some(made))) => self.map_mount(index, &made)?,
-                Some((message, _)) => return Ok(message),
-            }
-        }
-    }
-}
-
-/// The container's network namespace.
-fn network(plan: &Plan, pid: i32) -> PathBuf {
-    match plan.namespaces.joined(Namespaces::NETWORK) {
-        Some(joined) => joined.path.clone(),
-        None => format!("/proc/{pid}/ns/net").into(),
-    }
-}
-
-/// The other side broke the protocol.
-pub(crate) fn unexpected(message: &Message) -> Error {
-    let text = format!("unexpected message {message:?}");
-    Error::Child { text, kind: crate::Kind::Internal }
-}
-
-/// Adjusts the score of another process.
-pub(crate) fn set_oom_score(pid: i32, score: i32) -> Result<()> {
-    let path = format!("/proc/{pid}/oom_score_adj");
-    match std::fs::write(&path, score.to_string()) {
-        // Without privileges it can only be raised: what an unprivileged engine inherits has to do.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !geteuid().is_root() => Ok(()),
-        other => other.map_err(Error::file("write", Path::new(&path))),
-    }
-}
-
-/// Descriptors to be passed on must be there: a number that is not open would be taken by one of ours.
-pub(crate) fn inherited(count: u32) -> Result<()> {
-    let last = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
-    match (3..last).find(|number| !fd::is_open(*number)) {
-        Some(number) => Err(Error::config("--preserve-fds", format!("descriptor {number} is not open"))),
-        None => Ok(()),
-    }
-}
-
-/// Descriptors for stdio with numbers from 3 on, so that placing one never covers another.
-pub(crate) fn above_stdio(stdio: Stdio) -> Result<Stdio> {
-    let lift = |fd: OwnedFd| {
-        if fd.as_raw_fd() > 2 { Ok(fd) } else { fd.try_clone().map_err(Error::file("duplicate", Path::new("stdio"))) }
-    };
-    Ok(match stdio {
-        // try_clone gives a number from 3 on.
-        Stdio::Fds { stdin, stdout, stderr } => {
-            Stdio::Fds { stdin: lift(stdin)?, stdout: lift(stdout)?, stderr: lift(stderr)? }
-        }
-        other => other,
-    })
-}
-
-/// A connection to the seccomp agent, if the profile notifies one. `running` is the first process of a container that runs.
-pub(crate) fn agent<'a>(
-    filter: &Filter,
-    document: &'a StateDocument,
-    running: Option<i32>,
-) -> Result<Option<Agent<'a>>> {
-    let Some(listener) = filter.listener() else { return Ok(None) };
-    let socket = std::os::unix::net::UnixStream::connect(&listener.path)
-        .map_err(Error::file("linux.seccomp.listenerPath: failed to connect with seccomp agent", &listener.path))?;
-    let metadata = listener.metadata.clone();
-    Ok(Some(Agent { socket: socket.into(), document, running, metadata }))
-}
-
-/// What only this process can open for a child in a user namespace of its own: it may not be able to reach the paths,
-/// and mapping a mount's ids is a privilege over the file system.
-fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
-    let foreign = plan.namespaces.has(Namespaces::USER) && geteuid().is_root();
-    let root = match rootfs {
-        RootfsSource::Config if foreign => Some(cut_off(&plan.rootfs.path, true, plan)?),
-        _ => None,
-    };
-    if !foreign && plan.mounts.iter().all(|m| m.idmap.is_none()) {
-        return Ok((root, Vec::new()));
-    }
-    let one = |mount: &Mount| {
-        if mount.kind != MountKind::Bind || mount.within.is_some() || !(foreign || mount.idmap.is_some()) {
-            return Ok(None);
-        }
-        let error = |e: dhow_sys::Errno| {
-            Error::config(
-                format!("{}.source", mount.field),
-                format!("{}: {}", mount.source, crate::error::errno_text(e)),
-            )
-        };
-        let made = bind_source(mount).map_err(error)?;
-        let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
-        set_attr(made.as_fd(), &change).map_err(error)?;
-        map_ids_of(mount, plan, &made)?;
-        Ok(Some(made))
-    };
-    let sources = plan.mounts.iter().map(one).collect::<Result<_>>()?;
-    Ok((root, sources))
-}
-
-/// Makes a detached mount an id-mapped one, if it is to be.
-fn map_ids_of(mount: &Mount, plan: &Plan, made: &OwnedFd) -> Result<()> {
-    let Some(map) = &mount.idmap else { return Ok(()) };
-    let (uid, gid) = if map.uid.is_empty() {
-        (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)
-    } else {
-        (&map.uid, &map.gid)
-    };
-    let namespace = idmap::namespace(uid, gid)?;
-    let change = Change { idmap: Some(namespace.as_fd()), recursive: map.recursive, ..Change::default() };
-    let field = format!("{}.uidMappings", mount.field);
-    set_attr(made.as_fd(), &change).map_err(|e| Error::config(field, crate::error::errno_text(e)))
-}
-
-/// A mount copied here is in the host's peer group; what the container's namespace would do to it as a whole has to be
-/// done at once.
-fn below(plan: &Plan) -> Propagation {
-    plan.rootfs.propagation.0
-}
-
-fn cut_off(path: &Path, recursive: bool, plan: &Plan) -> Result<OwnedFd> {
-    let error =
-        |e: dhow_sys::Errno| Error::config("root.path", format!("{}: {}", path.display(), crate::error::errno_text(e)));
-    let mount = c_path(path).and_then(|name| clone_tree(AT_FDCWD, &name, recursive)).map_err(error)?;
-    let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
-    set_attr(mount.as_fd(), &change).map_err(error)?;
-    Ok(mount)
-}
-
-/// Writes a pid file: whoever waits for it never reads half of it, and a runtime that is killed leaves no other file.
-pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let nameless =
-        nix::fcntl::open(dir, OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o666));
-    if let Ok(fd) = nameless {
-        let file = std::fs::File::from(fd);
-        (&file).write_all(pid.to_string().as_bytes()).map_err(Error::file("write", path))?;
-        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-        if linkat(AT_FDCWD, link.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).is_ok() {
-            return Ok(());
-        }
-    }
-    // There is one already, or the file system has no nameless files.
-    let mut name = OsStr::new(".").to_owned();
-    name.push(path.file_name().unwrap_or_default());
-    let fresh = path.with_file_name(name);
-    std::fs::write(&fresh, pid.to_string()).map_err(Error::file("write", &fresh))?;
-    std::fs::rename(&fresh, path).map_err(Error::file("write", path))
 }

@@ -14,13 +14,14 @@ use crate::birth::Birth;
 use crate::cgroup::Cgroup;
 use crate::child::Common;
 use crate::child::join::{self, Join};
-use crate::create::{above_stdio, agent, inherited, set_oom_score, unexpected, write_pid};
+use crate::descriptors::{above_stdio, agent, inherited};
 use crate::handshake::{Channel, Message};
 use crate::hooks::StateDocument;
 use crate::inspect::status;
+use crate::parent::{set_oom_score, unexpected};
 use crate::plan::{self, NamespacePlan};
 use crate::state::State;
-use crate::{Created, Error, ExecRequest, Result, Runtime, Status, lsm, seccomp};
+use crate::{Created, Error, ExecRequest, Result, Runtime, Status, lsm, pid_file, seccomp};
 
 /// See [`Runtime::exec`].
 pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<Created> {
@@ -110,7 +111,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
         }
     }
     if let Some(file) = &request.pid_file {
-        write_pid(file, pid)?;
+        pid_file::write(file, pid)?;
     }
     born.armed = false;
     let pidfd = born.child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;

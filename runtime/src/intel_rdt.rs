@@ -59,13 +59,23 @@ impl Group {
             let problem = format!("{} does not exist, and no schemata say how to make it", self.class.display());
             return Err(Error::config("linux.intelRdt.closID", problem));
         } else {
-            make(&self.class)?;
-            if !plan.schemata.is_empty() {
-                let text: String = plan.schemata.iter().map(|line| format!("{line}\n")).collect();
-                std::fs::write(&file, text).map_err(Error::file("write", &file))?;
-            }
+            self.change(plan)?;
         }
         self.monitor.as_deref().map_or(Ok(()), make)
+    }
+
+    /// Gives the class other shares; makes it, should it not be there.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn change(&self, plan: &IntelRdt) -> Result<()> {
+        make(&self.class)?;
+        if plan.schemata.is_empty() {
+            return Ok(());
+        }
+        let file = self.class.join("schemata");
+        let text: String = plan.schemata.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&file, text).map_err(Error::file("write", &file))
     }
 
     /// Puts a process into it.
@@ -141,6 +151,9 @@ mod tests {
         group.create(&plan).unwrap();
         group.attach(12).unwrap();
         assert_eq!(read(root.path().join("c/schemata")), "L3:0=f\nMB:0=20\n");
+        let other = self::plan(None, &["L3:0=3"], false);
+        Group::new(root.path(), &other, "c").change(&other).unwrap();
+        assert_eq!(read(root.path().join("c/schemata")), "L3:0=3\n");
         assert_eq!(read(root.path().join("c/tasks")), "12");
         // In resctrl the files go with the directory.
         for file in ["c/schemata", "c/tasks"] {

@@ -267,6 +267,16 @@ impl Runtime {
         control::update(self, id, resources)
     }
 
+    /// Changes its shares of caches and of memory bandwidth, as lines of resctrl's `schemata`; an empty one stays as it is. A
+    /// container that has no class of service gets one of its own.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::NotRunning`]; [`crate::Error::Config`] when there is no resctrl or a line makes no
+    /// sense.
+    pub fn update_shares(&self, id: &str, l3_cache: &str, bandwidth: &str) -> Result<()> {
+        control::update_shares(self, id, l3_cache, bandwidth)
+    }
+
     /// All containers of this root. One with a bad state is listed as such and breaks nothing.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
     };
     match channel.receive().map_err(Error::sys("hear from the container's process"))? {
         Some((Message::Accepted, _)) => {}
-        Some((other, _)) => return Err(crate::create::unexpected(&other)),
+        Some((other, _)) => return Err(crate::parent::unexpected(&other)),
         // Somebody else has started it in the meantime, or it was killed.
         None => return Err(not_created(runtime, &state)),
     }
@@ -50,7 +50,7 @@ fn executed(channel: &Channel) -> Result<()> {
     match channel.receive().map_err(Error::sys("hear from the container's process"))? {
         None => Ok(()),
         Some((Message::Failed(f), _)) => Err(Error::Child { text: f.text, kind: f.kind }),
-        Some((other, _)) => Err(crate::create::unexpected(&other)),
+        Some((other, _)) => Err(crate::parent::unexpected(&other)),
     }
 }
 

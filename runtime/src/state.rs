@@ -82,6 +82,9 @@ pub(crate) struct State {
     /// What `update` has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resources: Option<LinuxResources>,
+    /// `update` has given it a class in resctrl that its configuration does not ask for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) intel_rdt: bool,
     /// The name of its session keyring; none when it has the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keyring: Option<String>,

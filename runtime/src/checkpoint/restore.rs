@@ -14,11 +14,11 @@ use super::service::{Criu, FIRST_PASSED, Start};
 use super::wire::Writer;
 use super::{RestoreRequest, external};
 use crate::cgroup::{Cgroup, CgroupPlan};
-use crate::create::{Document, Unfinished, write_pid};
+use crate::create::{Document, Unfinished};
 use crate::hooks;
 use crate::plan::Plan;
 use crate::request::RootfsSource;
-use crate::{Created, Error, Result, Runtime};
+use crate::{Created, Error, Result, Runtime, pid_file};
 
 /// See [`Runtime::restore`].
 pub(crate) fn restore(runtime: &Runtime, request: &RestoreRequest) -> Result<Created> {
@@ -88,7 +88,7 @@ fn bring_back(
     let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
     std::fs::remove_dir(&place).map_err(Error::file("remove", &place))?;
     if let Some(file) = &request.create.pid_file {
-        write_pid(file, pid)?;
+        pid_file::write(file, pid)?;
     }
     unfinished.record_restored(pid, plan)?;
     Ok(Created { pid, pidfd, console, warnings: Vec::new(), filter_flags: None, held: None })

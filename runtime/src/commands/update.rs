@@ -37,17 +37,16 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("update", 1)?[0];
-    for flag in ["l3-cache-schema", "mem-bw-schema"] {
-        if parsed.value(flag).is_some() {
-            return Err(Failure::new(format!("--{flag}: Intel RDT is not supported yet")));
-        }
-    }
     let document = match parsed.value("resources") {
         Some(path) => serde_json::from_str(&read(path)?).map_err(|e| Failure::because("resources", e))?,
         None => from_flags(parsed)?,
     };
     let resources: LinuxResources = serde_json::from_value(document).map_err(|e| Failure::because("resources", e))?;
     context.runtime.update(id, &resources)?;
+    let [cache, bandwidth] = ["l3-cache-schema", "mem-bw-schema"].map(|flag| parsed.value(flag).unwrap_or_default());
+    if !cache.is_empty() || !bandwidth.is_empty() {
+        context.runtime.update_shares(id, cache, bandwidth)?;
+    }
     Ok(0)
 }
 

@@ -125,6 +125,10 @@ fn limits_come_from_flags_from_a_file_and_from_stdin() {
             event["data"]["pids"]["limit"].clone()
         };
         assert_eq!(limit(t), 50);
+        if std::path::Path::new("/sys/fs/cgroup/cpuset/cpuset.cpus").exists() {
+            let event: Value = serde_json::from_str(&t.ok(&["events", "--stats", "c"])).unwrap();
+            assert!(event["data"]["cpuset"]["cpus"].as_array().is_some_and(|cpus| !cpus.is_empty()), "{event}");
+        }
         std::fs::write(t.path("limits.json"), r#"{"pids": {"limit": 60}}"#).unwrap();
         t.ok(&["update", "--resources", "limits.json", "c"]);
         assert_eq!(limit(t), 60);
@@ -132,6 +136,10 @@ fn limits_come_from_flags_from_a_file_and_from_stdin() {
         child.stdin.take().unwrap().write_all(br#"{"pids": {"limit": 70}}"#).unwrap();
         assert!(child.wait().unwrap().success());
         assert_eq!(limit(t), 70);
+        if !std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+            assert!(t.fails(&["update", "--l3-cache-schema", "L3:0=f", "c"]).1.to_lowercase().contains("rdt"));
+            assert_eq!(limit(t), 70);
+        }
     });
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Stats`] serialises to the `data` of runc's `events --stats`; containerd's metrics are made from the same fields.
 
+mod cpuset;
 mod v1;
 mod v2;
 
@@ -13,12 +14,16 @@ use super::Cgroup;
 use super::dir::Dir;
 use super::error::Result;
 
+pub use cpuset::CpuSet;
+
 /// What a container uses and has used.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stats {
     /// Processor time.
     pub cpu: Cpu,
+    /// Where it may run.
+    pub cpuset: CpuSet,
     /// Memory.
     pub memory: Memory,
     /// Tasks.

@@ -7,7 +7,7 @@
 use cgroups_rs::fs::cpuacct::CpuAcctController;
 use cgroups_rs::fs::memory::MemController;
 
-use super::{BlkioEntry, Cgroup, Cpu, CpuUsage, Dir, HugeTlb, Memory, MemoryEntry, Pids, Stats, Throttling};
+use super::{BlkioEntry, Cgroup, Cpu, CpuSet, CpuUsage, Dir, HugeTlb, Memory, MemoryEntry, Pids, Stats, Throttling};
 use super::{flat, huge_page_sizes, memory_entry};
 
 pub(super) fn stats(cgroup: &Cgroup) -> Stats {
@@ -17,6 +17,9 @@ pub(super) fn stats(cgroup: &Cgroup) -> Stats {
     }
     if let Some(dir) = cgroup.dir("cpu") {
         stats.cpu = Cpu { throttling: throttling(dir), ..stats.cpu };
+    }
+    if let Some(dir) = cgroup.dir("cpuset") {
+        stats.cpuset = CpuSet::read(dir);
     }
     if let Some(dir) = cgroup.dir("memory") {
         stats.memory = memory(dir);
