@@ -13,8 +13,14 @@ cgroup=${scratch##*/}
 at_end() {
 	find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" -o -path '*/runc-cgroups-integration-test*' \) \
 		-exec rmdir {} + 2>/dev/null
+	# A test makes directories where hierarchies would be that this machine has not.
+	for tree in /sys/fs/cgroup/*; do
+		case " $trees " in *" $tree "*) continue ;; esac
+		[ -e "$tree/cgroup.procs" ] || find "$tree" -depth -type d -exec rmdir {} + 2>/dev/null
+	done
 	rm -rf "$scratch"
 }
+trees=$(echo /sys/fs/cgroup/*)
 trap at_end EXIT
 trap 'exit 1' TERM INT
 
