@@ -54,8 +54,8 @@ impl<'a> Launch<'a> {
         let launched = self.write_documents().and_then(|()| self.run_shim());
         if launched.is_err() {
             self.container.record.started = started;
-            // With --rm the shim has removed everything by now.
-            if self.container.bundle.path().exists()
+            // With --rm the shim is removing everything now, if it has come that far, or the caller will.
+            if !self.container.record.host.auto_remove
                 && let Err(error) = self.container.save()
             {
                 log::warn!("{}", dhow_api::error::chain(&error));
