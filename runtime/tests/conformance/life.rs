@@ -19,6 +19,18 @@ fn run_ends_with_the_programs_code() {
 }
 
 #[test]
+fn a_mebibyte_of_memory_is_enough_to_start() {
+    only_ours(|t| {
+        let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        if std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() || v2.contains("memory") {
+            t.set("/linux/resources", json!({"memory": {"limit": 1 << 20}}));
+        }
+        t.args(&["true"]);
+        assert_eq!(t.ok(&["run", "c"]), "");
+    });
+}
+
+#[test]
 fn a_life_step_by_step() {
     everywhere(|t| {
         t.args(&["sh", "-c", "echo started > /started; exec sleep 1000"]);

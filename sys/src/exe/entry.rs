@@ -1,7 +1,7 @@
 //! Protection before the first image has begun: an entry point for a program that [`super::protect`]s itself.
 //!
-//! `protect` throws a whole started program away: a C library that asks a virtual machine's processor for its caches (forty CPUID
-//! instructions, each a trap to the hypervisor), the standard library, and every page that they touched. Linked with
+//! `protect` throws a whole started program away: a C library that asks a virtual machine's processor for its caches (CPUID
+//! instructions, each of them a trap to the hypervisor), the standard library, and every page that they touched. Linked with
 //! `-e dhow_entry` a program does the same in six system calls before any of that. When one of them fails it starts as ever, and
 //! `protect` in `main` tries again and says what is wrong.
 //!
