@@ -48,7 +48,7 @@ impl<'a> Launch<'a> {
     }
 
     /// Writes config.json, shim.json and the record, starts the shim and in it the container. When it fails the shim has
-    /// been told to go, and the record says that the container was not started.
+    /// been told to go, and the record, unless it goes with the container (--rm), says that it was not started.
     pub(crate) fn start(mut self) -> Result<Launched> {
         let started = self.container.record.started.replace(dhow_api::Timestamp::now().to_string());
         let launched = self.write_documents().and_then(|()| self.run_shim());

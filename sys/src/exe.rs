@@ -24,7 +24,7 @@ use crate::{Errno, Result, process};
 /// mode, as in a rootless container, whose root is the file's own user at most).
 ///
 /// To be called first in `main`: the process starts over. On x86-64 a program linked with `-e dhow_entry` has done it before that,
-/// when one of its arguments is `create`, `exec`, `restore` or `run`: half a millisecond sooner.
+/// when one of its arguments is `create`, `exec`, `restore` or `run`: docs/performance.md says what that is worth.
 ///
 /// # Errors
 /// When the kernel can't do it; then this process is as it was.
