@@ -35,55 +35,64 @@ pub struct Instruction {
     pub code: u8,
     /// Destination register in the low half, source register in the high one.
     pub registers: u8,
-    /// Offset of a load, or how many instructions a jump skips.
+    /// Offset of a load.
     pub offset: i16,
     /// Immediate operand.
     pub immediate: i32,
 }
 
+/// What an instruction does with two numbers of 64 bits; the first is also where the result goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// `dst += operand`
+    Add = 0x00,
+    /// `dst *= operand`
+    Multiply = 0x20,
+    /// `dst |= operand`
+    Or = 0x40,
+    /// `dst &= operand`
+    And = 0x50,
+    /// `dst <<= operand`
+    ShiftLeft = 0x60,
+    /// `dst >>= operand`, zeros from the left.
+    ShiftRight = 0x70,
+    /// `dst = -dst`; there is no operand.
+    Negate = 0x80,
+    /// `dst ^= operand`
+    Xor = 0xa0,
+    /// `dst = operand`
+    Set = 0xb0,
+}
+
 impl Instruction {
     /// `dst = *(u32 *)(src + offset)`
     pub const fn load_word(dst: Register, src: Register, offset: i16) -> Self {
-        Self { code: 0x61, registers: dst as u8 | (src as u8) << 4, offset, immediate: 0 }
+        Self { offset, ..Self::new(0x61, dst, src, 0) }
     }
 
-    /// `dst = immediate`
-    pub const fn set(dst: Register, immediate: i32) -> Self {
-        Self::alu(0xb7, dst, immediate)
+    /// An operation on two registers.
+    pub const fn registers(operation: Operation, dst: Register, src: Register) -> Self {
+        Self::new(0x0f | operation as u8, dst, src, 0)
     }
 
-    /// `dst = src`
-    pub const fn copy(dst: Register, src: Register) -> Self {
-        Self { code: 0xbf, registers: dst as u8 | (src as u8) << 4, offset: 0, immediate: 0 }
+    /// An operation with a number, whose sign is extended to 64 bits.
+    pub const fn immediate(operation: Operation, dst: Register, number: i32) -> Self {
+        Self::new(0x07 | operation as u8, dst, Register::R0, number)
     }
 
-    /// `(u32) dst &= immediate`
-    pub const fn and(dst: Register, immediate: i32) -> Self {
-        Self::alu(0x54, dst, immediate)
-    }
-
-    /// `(u32) dst >>= immediate`
-    pub const fn shift_right(dst: Register, immediate: i32) -> Self {
-        Self::alu(0x74, dst, immediate)
-    }
-
-    /// Skips `offset` instructions when `dst == immediate`.
-    pub const fn jump_if_equal(dst: Register, immediate: i32, offset: i16) -> Self {
-        Self { code: 0x15, registers: dst as u8, offset, immediate }
-    }
-
-    /// Skips `offset` instructions when `dst != immediate`.
-    pub const fn jump_if_not_equal(dst: Register, immediate: i32, offset: i16) -> Self {
-        Self { code: 0x55, registers: dst as u8, offset, immediate }
+    /// `dst = number`, with zeros in the upper half.
+    pub const fn set_unsigned(dst: Register, number: u32) -> Self {
+        Self::new(0xb4, dst, Register::R0, number.cast_signed())
     }
 
     /// Ends the program with `R0` as its answer.
     pub const fn exit() -> Self {
-        Self { code: 0x95, registers: 0, offset: 0, immediate: 0 }
+        Self::new(0x95, Register::R0, Register::R0, 0)
     }
 
-    const fn alu(code: u8, dst: Register, immediate: i32) -> Self {
-        Self { code, registers: dst as u8, offset: 0, immediate }
+    const fn new(code: u8, dst: Register, src: Register, immediate: i32) -> Self {
+        Self { code, registers: dst as u8 | (src as u8) << 4, offset: 0, immediate }
     }
 }
 
