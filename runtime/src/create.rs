@@ -250,14 +250,15 @@ impl Unfinished {
             };
             join.push((joined.kind, joined.field.as_str(), open.map_err(error)?));
         }
-        let (root_mount, sources) = sources::prepared(&request.rootfs, plan)?;
+        let user = birth::take(&mut join, Namespaces::USER);
+        let (root_mount, sources) = sources::prepared(&request.rootfs, plan, user.as_ref().map(AsFd::as_fd))?;
         let root_mount = match request.rootfs {
             RootfsSource::DetachedMount(fd) => Some(fd),
             RootfsSource::Config => root_mount,
         };
         let birth = Birth {
             namespaces: plan.namespaces.new.without(Namespaces::TIME | Namespaces::CGROUP),
-            user: birth::take(&mut join, Namespaces::USER),
+            user,
             pid: birth::take(&mut join, Namespaces::PID),
             cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),
         };

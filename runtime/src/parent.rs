@@ -1,6 +1,7 @@
 //! The parent's half of the handshake with a container's first process.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use dhow_sys::clone::Namespaces;
@@ -46,7 +47,11 @@ impl Handshake<'_> {
 
     fn map_mount(&self, index: u32, made: &OwnedFd) -> Result<()> {
         let mount = usize::try_from(index).ok().and_then(|index| self.plan.mounts.get(index));
-        mount.map_or(Ok(()), |mount| sources::map_ids(mount, self.plan, made))?;
+        if let Some(mount) = mount {
+            let path = PathBuf::from(format!("/proc/{}/ns/user", self.pid));
+            let user = File::open(&path).map_err(Error::file("open", &path))?;
+            sources::map_ids(mount, self.plan, made, Some(user.as_fd()))?;
+        }
         self.channel.send(&Message::MountMapped).map_err(Error::sys("tell the container's process of its mount"))
     }
 

@@ -1,6 +1,6 @@
 //! Mounts that the parent opens for a container's first process, and the mapping of their ids.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use dhow_sys::clone::Namespaces;
@@ -15,8 +15,12 @@ use crate::request::RootfsSource;
 use crate::{Error, Result, idmap};
 
 /// What only this process can open for a child in a user namespace of its own: it may not be able to reach the paths,
-/// and mapping a mount's ids is a privilege over the file system.
-pub(crate) fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
+/// and mapping a mount's ids is a privilege over the file system. `user` is the user namespace that the container joins.
+pub(crate) fn prepared(
+    rootfs: &RootfsSource,
+    plan: &Plan,
+    user: Option<BorrowedFd<'_>>,
+) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
     let foreign = plan.namespaces.has(Namespaces::USER) && geteuid().is_root();
     let root = match rootfs {
         RootfsSource::Config if foreign => Some(cut_off(&plan.rootfs.path, true, plan)?),
@@ -38,23 +42,28 @@ pub(crate) fn prepared(rootfs: &RootfsSource, plan: &Plan) -> Result<(Option<Own
         let made = bind_source(mount).map_err(error)?;
         let change = Change { propagation: Some(below(plan)), recursive: true, ..Change::default() };
         set_attr(made.as_fd(), &change).map_err(error)?;
-        map_ids(mount, plan, &made)?;
+        map_ids(mount, plan, &made, user)?;
         Ok(Some(made))
     };
     let sources = plan.mounts.iter().map(one).collect::<Result<_>>()?;
     Ok((root, sources))
 }
 
-/// Makes a detached mount an id-mapped one, if it is to be.
-pub(crate) fn map_ids(mount: &Mount, plan: &Plan, made: &OwnedFd) -> Result<()> {
+/// Makes a detached mount an id-mapped one, if it is to be. `user` is the container's user namespace if there is one already: then
+/// its mappings are what the kernel has, whatever the configuration repeats of them.
+pub(crate) fn map_ids(mount: &Mount, plan: &Plan, made: &OwnedFd, user: Option<BorrowedFd<'_>>) -> Result<()> {
     let Some(map) = &mount.idmap else { return Ok(()) };
-    let (uid, gid) = if map.uid.is_empty() {
-        (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings)
-    } else {
-        (&map.uid, &map.gid)
+    let own;
+    let namespace = match user {
+        Some(user) if map.uid.is_empty() => user,
+        _ => {
+            let container = (&plan.namespaces.uid_mappings, &plan.namespaces.gid_mappings);
+            let (uid, gid) = if map.uid.is_empty() { container } else { (&map.uid, &map.gid) };
+            own = idmap::namespace(uid, gid)?;
+            own.as_fd()
+        }
     };
-    let namespace = idmap::namespace(uid, gid)?;
-    let change = Change { idmap: Some(namespace.as_fd()), recursive: map.recursive, ..Change::default() };
+    let change = Change { idmap: Some(namespace), recursive: map.recursive, ..Change::default() };
     let field = format!("{}.uidMappings", mount.field);
     set_attr(made.as_fd(), &change).map_err(|e| Error::config(field, crate::error::errno_text(e)))
 }

@@ -216,6 +216,38 @@ fn an_id_mapped_mount_takes_the_containers_mappings_or_its_own() {
 }
 
 #[test]
+fn an_id_mapped_mount_takes_the_mappings_of_a_joined_user_namespace() {
+    only_ours(|t| {
+        let volume = t.path("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::chown(&volume, Some(7), Some(8)).unwrap();
+        for name in ["inside", "v", "w", "own"] {
+            std::fs::create_dir(t.rootfs(name)).unwrap();
+        }
+        t.push("/linux/namespaces", json!({"type": "user"}));
+        t.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+        t.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]));
+        t.sleeping("first");
+        let path = format!("/proc/{}/ns/user", t.pid("first"));
+        *t.config["linux"]["namespaces"].as_array_mut().unwrap().last_mut().unwrap() =
+            json!({"type": "user", "path": path});
+        let mount = |to: &str, source: &Path| json!({"destination": to, "type": "bind", "source": source, "options": ["bind", "idmap"]});
+        t.push("/mounts", mount("/v", &volume));
+        t.push("/mounts", mount("/w", &t.rootfs("/inside")));
+        let mut own = mount("/own", &volume);
+        own["uidMappings"] = json!([{"containerID": 7, "hostID": 100_017, "size": 1}]);
+        own["gidMappings"] = json!([{"containerID": 8, "hostID": 200_018, "size": 1}]);
+        t.push("/mounts", own);
+        let script = "stat -c '%n %u:%g' /v /w /own";
+        let expected = "/v 7:8\n/w 0:0\n/own 17:18\n";
+        // With the mappings repeated, as engines do, and without.
+        assert_eq!(t.shell(script), expected);
+        t.config["linux"].as_object_mut().unwrap().retain(|field, _| !field.ends_with("Mappings"));
+        assert_eq!(t.shell(script), expected);
+    });
+}
+
+#[test]
 fn a_tmpfs_where_nothing_was_is_open_to_all() {
     // Debian's runc takes the mode of the directory that it has made itself.
     only_ours(|t| {
