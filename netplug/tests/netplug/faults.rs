@@ -5,95 +5,99 @@ use std::fs;
 use dhow_api::network as message;
 use dhow_netplug::ContainerId;
 
-use crate::host::{HOST, OUTSIDE, Server, ask, namespace, on_host};
+use crate::host::{HOST, Host, OUTSIDE, Server, ask, namespace, on_host};
 use crate::service::{Process, attach_request};
 
 /// The system calls of an Attach that change something.
-const CHANGES: &str = "mount,symlink,rename,sendto,mkdir";
+const ATTACHES: [&str; 5] = ["mount", "symlink", "rename", "sendto", "mkdir"];
 
-/// Lets a service be killed at its `step`th change; says whether it lived.
-fn killed_at(host: &crate::host::Host, step: u32, call: impl FnOnce(&Process)) -> bool {
-    let inject = format!("inject={CHANGES}:signal=SIGKILL:when={step}");
+/// Those of a Detach, and what it looks at.
+const DETACHES: [&str; 5] = ["umount2", "unlink", "sendto", "rmdir", "readlink"];
+
+/// Lets a service be killed at each of its calls of these kinds while it does `call`, and looks `after` each time. Returns how
+/// often it was killed.
+fn killed_at_each(
+    host: &Host,
+    kinds: &[&str],
+    before: impl Fn(),
+    call: impl Fn(&Process),
+    after: impl Fn(&str),
+) -> usize {
     let log = host.directory.path().join("strace");
-    let mut service = Process::start(
-        host,
-        60,
-        &["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &format!("trace={CHANGES}"), "-e", &inject],
-    );
-    call(&service);
-    // The next call is answered by who is still there.
-    let lives = service.network.list_networks(&message::ListNetworksRequest::default()).is_ok();
-    service.kill();
-    lives
+    let mut kills = 0;
+    // strace counts each kind of call for itself.
+    for kind in kinds {
+        for step in 1..200 {
+            before();
+            let inject = format!("inject={kind}:signal=SIGKILL:when={step}");
+            let trace = format!("trace={kind}");
+            let under = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
+            let mut service = Process::start(host, 60, &under);
+            call(&service);
+            // The next call is answered by who is still there.
+            let lives = service.network.list_networks(&message::ListNetworksRequest::default()).is_ok();
+            service.kill();
+            after(&format!("{kind} {step}"));
+            if lives {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    kills
+}
+
+fn attach(service: &Process) {
+    let _cut_off = service.network.attach(&attach_request("one", &[(8080, 80)]));
 }
 
 #[test]
 fn an_attach_may_die_at_any_step() {
     on_host(|host| {
-        let mut steps = 0;
-        for step in 1.. {
-            let lived = killed_at(host, step, |service| {
-                let _cut_off = service.network.attach(&attach_request("one", &[(8080, 80)]));
-            });
+        let after = |step: &str| {
             // The next attach of the same container undoes what was half made.
             let _was_finished = host.plug.detach(&ContainerId::parse("one").unwrap());
             let one = host.attach("one", "bridge", &["8080:80"]).unwrap();
             let server = Server::tcp(Some(namespace(&one)), 80);
-            assert_eq!(ask(Some(&host.outside), HOST, 8080).unwrap(), OUTSIDE, "step {step}");
+            assert_eq!(ask(Some(&host.outside), HOST, 8080).unwrap(), OUTSIDE, "{step}");
             drop(server);
             host.plug.gc(&[]).unwrap();
             host.assert_clean();
-            steps = step;
-            if lived {
-                break;
-            }
-            assert!(step < 200);
-        }
-        assert!(steps > 15, "only {steps} steps were seen");
+        };
+        let kills = killed_at_each(host, &ATTACHES, || {}, attach, after);
+        assert!(kills > 15, "only {kills} steps were seen");
     });
 }
 
 #[test]
 fn gc_finds_what_a_dead_attach_left() {
     on_host(|host| {
-        for step in 1.. {
-            let lived = killed_at(host, step, |service| {
-                let _cut_off = service.network.attach(&attach_request("one", &[(8080, 80)]));
-            });
+        let after = |_: &str| {
             // Even named as living, what was cut off is no attachment.
             host.plug.gc(&[]).unwrap();
             host.assert_clean();
-            if lived {
-                break;
-            }
-        }
+        };
+        killed_at_each(host, &ATTACHES, || {}, attach, after);
     });
 }
 
 #[test]
 fn a_detach_may_die_at_any_step() {
     on_host(|host| {
-        let changes = "umount2,unlink,sendto,rmdir,readlink";
-        for step in 1.. {
-            host.attach("one", "bridge", &["8080:80"]).unwrap();
-            let inject = format!("inject={changes}:signal=SIGKILL:when={step}");
-            let log = host.directory.path().join("strace");
-            let under =
-                ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &format!("trace={changes}"), "-e", &inject];
-            let mut service = Process::start(host, 60, &under);
+        let before = || drop(host.attach("one", "bridge", &["8080:80"]).unwrap());
+        let detach = |service: &Process| {
             let detach = message::DetachRequest { container_id: "one".to_owned(), ..Default::default() };
-            let lived = service.network.detach(&detach).is_ok();
-            service.kill();
+            let _cut_off = service.network.detach(&detach);
+        };
+        let after = |_: &str| {
             host.detach("one");
             // Port and name are free again.
             host.attach("two", "bridge", &["8080:80"]).unwrap();
             host.plug.gc(&[]).unwrap();
             host.assert_clean();
-            if lived {
-                break;
-            }
-            assert!(step < 100);
-        }
+        };
+        let kills = killed_at_each(host, &DETACHES, before, detach, after);
+        assert!(kills > 5, "only {kills} steps were seen");
     });
 }
 
