@@ -234,10 +234,11 @@ proptest! {
 
     #[test]
     fn any_profile_means_what_it_says(profile in reading::profiles()) {
-        // Large ones don't fit the kernel's limit on every architecture.
-        let too_long = matches!(compile_for(&profile, Architecture::X86_64), Err(SeccompError::TooLong { .. }));
-        prop_assume!(!too_long);
-        for native in [Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64] {
+        // Large ones don't fit the kernel's limit, on some architectures sooner than on others.
+        let fits = |native: &Architecture| {
+            !matches!(compile_for(&profile, *native), Err(SeccompError::TooLong { .. }))
+        };
+        for native in [Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64].into_iter().filter(fits) {
             compare(&profile, native);
         }
     }
