@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::shell::{command, output};
 
@@ -24,9 +25,26 @@ const OURS: [&str; 7] = [
 /// Cgroups that dhow, our tests' shims, podman and containerd make containers' cgroups in and keep for the next container.
 const CGROUP_PARENTS: [&str; 5] = ["dhow", "dhow-shim-test", "libpod_parent", "libpod_parent/conmon", "default"];
 
+/// How long what is ending may take: a process exits, and the kernel frees a namespace or a cgroup, in its own time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much was counted, and what of it was not there `before`, once it has had time to go: empty is how it should be.
+pub(crate) fn since(before: &Census) -> (usize, Vec<String>) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        remove_cgroup_parents(before);
+        let now = Census::take();
+        let left: Vec<String> = now.0.difference(&before.0).cloned().collect();
+        if left.is_empty() || Instant::now() > end {
+            return (now.0.len(), left);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Removes the empty ones of [`CGROUP_PARENTS`] that were not there `before`. One in which somebody's cgroup was left is not
 /// empty, and stays to be counted.
-pub(crate) fn remove_cgroup_parents(before: &Census) {
+fn remove_cgroup_parents(before: &Census) {
     let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else { return };
     let hierarchies = hierarchies.flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
     for hierarchy in hierarchies {
@@ -63,16 +81,6 @@ impl Census {
         processes(&mut found);
         sockets(&mut found);
         Self(found)
-    }
-
-    /// What is there now and was not `before`; empty is how it should be.
-    pub(crate) fn since(&self, before: &Self) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
-    }
-
-    /// How many things were counted.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
