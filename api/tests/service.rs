@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,9 @@ use dhow_api::clients::Shim;
 use dhow_api::service::ServiceSpec;
 use dhow_api::shim::{HealthRequest, HealthResponse, LogPositionRequest, LogPositionResponse};
 use dhow_api::{Error, Kind, error, rpc, server, service, shim_ttrpc_async, socket};
+
+/// Longest time that anything here may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Answers with its pid, sleeps, or fails, as asked.
 struct Fake;
@@ -37,6 +40,9 @@ impl shim_ttrpc_async::Shim for Fake {
         _: &ttrpc::r#async::TtrpcContext,
         request: LogPositionRequest,
     ) -> ttrpc::Result<LogPositionResponse> {
+        if let Some(mark) = std::env::var_os("FAKE_IN_FLIGHT") {
+            std::fs::write(mark, "").unwrap();
+        }
         tokio::time::sleep(Duration::from_millis(request.id.parse().unwrap())).await;
         Ok(LogPositionResponse { path: "x".repeat(3 << 20), ..Default::default() })
     }
@@ -63,6 +69,7 @@ impl Instance {
         let socket = dir.path().join("run/fake.sock");
         // The environment goes through env(1), as a specification has arguments only.
         let mut args: Vec<OsString> = vec![format!("FAKE_SOCKET={}", socket.display()).into()];
+        args.push(format!("FAKE_IN_FLIGHT={}", dir.path().join("in-flight").display()).into());
         args.extend(idle_ms.map(|ms| format!("FAKE_IDLE_MS={ms}").into()));
         args.push(std::env::current_exe().unwrap().into());
         args.extend(["--exact", "the_service", "--nocapture", "--test-threads=1"].map(OsString::from));
@@ -70,6 +77,11 @@ impl Instance {
             spec: ServiceSpec { socket, binary: "/usr/bin/env".into(), args, cwd: "/".into(), protected: false },
             dir,
         }
+    }
+
+    /// Made by a slow call when it has arrived.
+    fn in_flight(&self) -> PathBuf {
+        self.dir.path().join("in-flight")
     }
 
     fn client(&self) -> Shim {
@@ -103,7 +115,7 @@ fn wait_gone(pid: u32) {
             Ok(nix::sys::wait::WaitStatus::StillAlive) => {}
             _ => return,
         }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{pid} does not end");
+        assert!(begin.elapsed() < LIMIT, "{pid} does not end");
         std::thread::yield_now();
     }
 }
@@ -147,14 +159,14 @@ fn a_service_that_idles_out_never_loses_a_call() {
     let instance = Instance::new(Some(1));
     let begin = Instant::now();
     let mut pids = std::collections::BTreeSet::new();
-    while begin.elapsed() < Duration::from_secs(3) {
+    while begin.elapsed() < Duration::from_secs(3) || pids.len() <= 3 {
+        assert!(begin.elapsed() < LIMIT, "it never left: {pids:?}");
         // A new client has to connect; one that is kept finds its connection closed.
         let client = instance.client();
         pids.insert(pid_of(&client).unwrap());
         std::thread::sleep(Duration::from_millis(begin.elapsed().as_millis() as u64 % 83));
         pids.insert(pid_of(&client).unwrap());
     }
-    assert!(pids.len() > 3, "it never left: {pids:?}");
     for pid in pids {
         wait_gone(pid);
     }
@@ -168,9 +180,11 @@ fn it_leaves_on_sigterm_after_the_calls_in_flight() {
     let pid = pid_of(&client).unwrap();
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.log_position(&LogPositionRequest { id: "300".into(), ..Default::default() }));
-        // The call is in flight once its connection has been taken from the pool and the request read: ask after it.
-        while pid_of(&client).is_err() {}
-        std::thread::sleep(Duration::from_millis(50));
+        let begin = Instant::now();
+        while !instance.in_flight().exists() {
+            assert!(begin.elapsed() < LIMIT, "the call does not arrive");
+            std::thread::yield_now();
+        }
         kill(pid, nix::sys::signal::Signal::SIGTERM);
         assert_eq!(call.join().unwrap().unwrap().path.len(), 3 << 20);
     });
@@ -194,7 +208,7 @@ fn errors_keep_code_and_text() {
     );
     assert_eq!(slow.unwrap_err().kind(), Kind::DeadlineExceeded);
     let unknown: Result<HealthResponse, Error> =
-        client.client().call(Shim::SERVICE, "Nonsense", &HealthRequest::new(), Some(Duration::from_secs(5)));
+        client.client().call(Shim::SERVICE, "Nonsense", &HealthRequest::new(), Some(LIMIT));
     assert_eq!(unknown.unwrap_err().kind(), Kind::Unimplemented);
     let pid = pid_of(&client).unwrap();
     assert_eq!(ask("die").kind(), Kind::Unavailable);

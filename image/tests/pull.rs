@@ -136,7 +136,8 @@ fn abort_is_quick_and_keeps_what_arrived() {
     let error = pull(&reference, &bench.options, &bench.store, &bench.sink, &watcher).unwrap_err();
     let took = watcher.when.lock().unwrap().unwrap().elapsed();
     assert!(matches!(error, Error::Cancelled), "{error}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Far from what a silent registry is given.
+    assert!(took < bench.options.registry.idle_timeout / 2, "{took:?}");
     assert_eq!(bench.sink.open(), 0);
     assert!(bench.store.list().unwrap().is_empty());
 

@@ -108,16 +108,21 @@ fn a_created_container_is_started_by_the_next_shim() {
 
 #[test]
 fn shims_killed_over_and_over() {
-    let container = Container::sh("i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.005; done; exit 8").run();
+    let container =
+        Container::sh("i=0; while [ ! -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 0.005; done; exit 8").run();
+    let pid = container.state().pid;
     for _ in 0..8 {
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert_eq!(container.state().status.unwrap(), task::Status::RUNNING);
         container.kill_shim();
     }
+    // The next shim is there before it ends: its exit code is to be seen.
+    assert_eq!(container.state().pid, pid);
+    std::fs::write(format!("/proc/{pid}/root/tmp/stop"), "").unwrap();
     assert_eq!(container.wait(), 8);
     // A chunk that the dead shim had read and not yet written is lost; nothing is torn or out of order.
     let numbers: Vec<u32> = container.log("stdout").lines().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.is_sorted());
-    assert!(numbers.len() > 250, "{}", numbers.len());
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    assert!(!numbers.is_empty());
     container.assert_gone();
 }

@@ -217,7 +217,8 @@ fn a_container_that_is_told_to_stop_is_not_restarted() {
 #[test]
 fn without_a_pid_namespace_nothing_is_left_running() {
     // The orphan ends as a child of the shim, the other is killed with the container.
-    let script = "(sh -c 'sleep 0.1; echo orphan' &); sleep 1000 & sleep 0.5; echo end; exit 5";
+    let script = "(sh -c 'sleep 0.1; echo orphan; : > /tmp/done' &); sleep 1000 & \
+                  while [ ! -e /tmp/done ]; do sleep 0.05; done; echo end; exit 5";
     let container = Container::sh(script)
         .spec(|spec| {
             let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();

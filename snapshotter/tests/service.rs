@@ -198,11 +198,11 @@ fn killed_at_any_moment_under_load() {
 fn leaves_when_idle_and_comes_back() {
     let instance = Instance::new("1");
     prepare(&instance.client(), "k", "").unwrap();
-    let pids = instance.servers();
-    assert_eq!(pids.len(), 1);
-    let pidfd = dhow_sys::pidfd::open(pids[0].as_raw()).unwrap();
-    let left = dhow_sys::pidfd::wait_ended(std::os::fd::AsFd::as_fd(&pidfd), Some(std::time::Duration::from_secs(20)));
-    assert!(left.unwrap(), "it never left");
+    let begin = std::time::Instant::now();
+    while !instance.servers().is_empty() {
+        assert!(begin.elapsed().as_secs() < 60, "it never left");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     assert_eq!(names(&instance.client()), HashSet::from(["k".to_owned()]));
 }
 

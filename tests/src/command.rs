@@ -201,12 +201,12 @@ impl Running {
     /// Waits until its standard output contains `text`.
     ///
     /// # Panics
-    /// When its output ends before, or after 30 s.
+    /// When its output ends before, or after a minute.
     #[track_caller]
     pub fn wait_for_output(&mut self, text: &str) {
         let seen = |said: &[u8]| String::from_utf8_lossy(said).contains(text);
         while !seen(&self.said) {
-            match self.stdout.recv_timeout(Duration::from_secs(30)) {
+            match self.stdout.recv_timeout(Duration::from_secs(60)) {
                 Ok(bytes) => self.said.extend(bytes),
                 Err(_) => panic!("`{}`: no {text:?} in: {}", self.line, String::from_utf8_lossy(&self.said)),
             }
@@ -293,11 +293,11 @@ fn collect(mut pipe: impl std::io::Read + Send + 'static) -> Receiver<Vec<u8>> {
     receive
 }
 
-/// Everything up to the end of file, and whether that came within a few seconds.
+/// Everything up to the end of file, and whether that came within a minute.
 fn drain(pipe: &Receiver<Vec<u8>>) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     loop {
-        match pipe.recv_timeout(Duration::from_secs(5)) {
+        match pipe.recv_timeout(Duration::from_secs(60)) {
             Ok(bytes) => all.extend(bytes),
             Err(RecvTimeoutError::Disconnected) => return (all, true),
             Err(RecvTimeoutError::Timeout) => return (all, false),

@@ -158,7 +158,7 @@ impl Instance {
     /// When it does not get it.
     #[track_caller]
     pub fn wait_for_status(&self, container: &str, status: &str) {
-        eventually(&format!("{container} is {status}"), 20, || (self.status(container) == status).then_some(()));
+        eventually(&format!("{container} is {status}"), 60, || (self.status(container) == status).then_some(()));
     }
 
     /// ROOT.
@@ -210,7 +210,7 @@ impl Instance {
         for pid in &pids {
             kill(Pid::from_raw(*pid), signal).ok();
         }
-        eventually("killed processes are gone", 10, || {
+        eventually("killed processes are gone", 60, || {
             let left = self.processes(name);
             pids.iter().all(|pid| !left.contains(pid)).then_some(())
         });
@@ -315,7 +315,7 @@ impl Drop for Instance {
         if failing {
             return;
         }
-        eventually("the containers' cgroups are gone", 10, || self.cgroups().is_empty().then_some(()));
+        eventually("the containers' cgroups are gone", 60, || self.cgroups().is_empty().then_some(()));
     }
 }
 

@@ -19,10 +19,10 @@ impl Census {
         Self(found)
     }
 
-    /// Panics when something is there that was not there then. What is just ending gets a few seconds to do so.
+    /// Panics when something is there that was not there then. What is just ending gets a minute to do so.
     #[track_caller]
     pub fn assert_nothing_new(&self) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             let left: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
             if left.is_empty() {

@@ -79,10 +79,10 @@ impl Terminal {
     /// Waits until `text` appears after what was expected before; returns what stood between.
     ///
     /// # Panics
-    /// When it does not within half a minute.
+    /// When it does not within a minute.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(60);
         let (lock, changed) = &*self.screen;
         let mut screen = lock.lock().expect("the watcher does not panic");
         loop {
@@ -124,10 +124,10 @@ impl Terminal {
     /// Waits for the program's end; returns its exit code.
     ///
     /// # Panics
-    /// When it does not end within half a minute.
+    /// When it does not end within a minute.
     #[track_caller]
     pub fn end(mut self) -> i32 {
-        let status = crate::eventually("the program on the terminal ends", 30, || {
+        let status = crate::eventually("the program on the terminal ends", 60, || {
             self.child.try_wait().expect("a child of ours")
         });
         use std::os::unix::process::ExitStatusExt as _;

@@ -19,6 +19,12 @@ use nix::sys::socket::{Shutdown, shutdown};
 pub(crate) const HOST: &str = "192.0.2.1";
 pub(crate) const OUTSIDE: &str = "192.0.2.2";
 
+/// Longest time that anything here may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a test listens to silence.
+const SOON: Duration = Duration::from_millis(700);
+
 /// The machine that a test runs on.
 pub(crate) struct Host {
     pub(crate) directory: tempfile::TempDir,
@@ -105,7 +111,7 @@ impl Host {
 
     /// Waits until nothing of any instance is left. Namespaces are freed by the kernel in its own time.
     pub(crate) fn assert_clean(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LIMIT;
         loop {
             let now = Traces::now(self.directory.path());
             if now == self.baseline {
@@ -258,10 +264,19 @@ impl Drop for Server {
 
 /// What a server at the address says, asked from a namespace.
 pub(crate) fn ask(from: Option<&Path>, to: &str, port: u16) -> io::Result<String> {
+    ask_within(LIMIT, from, to, port)
+}
+
+/// Whether nobody answers, or nobody within the time in which a machine that is not busy would.
+pub(crate) fn is_silent(from: Option<&Path>, to: &str, port: u16) -> bool {
+    ask_within(SOON, from, to, port).is_err()
+}
+
+fn ask_within(limit: Duration, from: Option<&Path>, to: &str, port: u16) -> io::Result<String> {
     let to = SocketAddr::new(to.parse().unwrap(), port);
     there(from, || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(700))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -270,9 +285,18 @@ pub(crate) fn ask(from: Option<&Path>, to: &str, port: u16) -> io::Result<String
 
 /// The same over UDP, from a port (0: any).
 pub(crate) fn ask_udp(from: Option<&Path>, from_port: u16, to: &str, port: u16) -> io::Result<String> {
+    ask_udp_within(LIMIT, from, from_port, to, port)
+}
+
+/// The same as [`is_silent`] over UDP.
+pub(crate) fn is_silent_udp(from: Option<&Path>, from_port: u16, to: &str, port: u16) -> bool {
+    ask_udp_within(SOON, from, from_port, to, port).is_err()
+}
+
+fn ask_udp_within(limit: Duration, from: Option<&Path>, from_port: u16, to: &str, port: u16) -> io::Result<String> {
     there(from, || {
         let socket = UdpSocket::bind(("0.0.0.0", from_port))?;
-        socket.set_read_timeout(Some(Duration::from_millis(700)))?;
+        socket.set_read_timeout(Some(limit))?;
         socket.connect((to, port))?;
         socket.send(b"?")?;
         let mut buffer = [0; 64];

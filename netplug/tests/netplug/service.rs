@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dhow_api::Kind;
 use dhow_api::clients::Network;
@@ -12,7 +12,10 @@ use dhow_api::rpc::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{HOST, Host, OUTSIDE, Server, ask, on_host};
+use crate::host::{HOST, Host, LIMIT, OUTSIDE, Server, ask, on_host};
+
+/// Seconds after which a service leaves that nobody needs; enough for a busy machine to get to the next call.
+const IDLE: u32 = 4;
 
 /// A service of the host's instance, killed when dropped.
 pub(crate) struct Process {
@@ -33,11 +36,11 @@ impl Process {
             .args(["--idle", &idle.to_string()])
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LIMIT;
         // One that is to be killed may not come that far.
         while std::os::unix::net::UnixStream::connect(&socket).is_err() && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "the service does not listen on {}", socket.display());
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::yield_now();
         }
         Self { child, network: Network::over(Client::at(&socket)) }
     }
@@ -126,7 +129,7 @@ fn answers_over_ttrpc() {
 #[test]
 fn leaves_nothing_when_idle() {
     on_host(|host| {
-        let mut service = Process::start(host, 1, &[]);
+        let mut service = Process::start(host, IDLE, &[]);
         service.network.attach(&attach_request("one", &[(8080, 80)])).unwrap();
         let detach = message::DetachRequest { container_id: "one".to_owned(), ..Default::default() };
         service.network.detach(&detach).unwrap();
@@ -138,7 +141,7 @@ fn leaves_nothing_when_idle() {
 #[test]
 fn stays_up_for_what_is_attached() {
     on_host(|host| {
-        let mut service = Process::start(host, 1, &[]);
+        let mut service = Process::start(host, IDLE, &[]);
         let answer = service.network.attach(&attach_request("one", &[(8080, 80)])).unwrap();
         assert!(service.wait().success());
         let _server = Server::tcp(Some(Path::new(&answer.netns)), 80);

@@ -33,10 +33,13 @@ pub(crate) fn everywhere_and_v2(test: impl Fn(&mut Bench)) {
     test(&mut Bench::ours_on_v2());
 }
 
+/// Longest time that anything here may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
 /// Waits for something that comes about by itself.
 #[track_caller]
 pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(1));
@@ -238,7 +241,7 @@ impl Bench {
     pub(crate) fn gone(&self, pid: i32) {
         use std::os::fd::AsFd;
         if let Ok(fd) = dhow_sys::pidfd::open(pid) {
-            let limit = Some(Duration::from_secs(10));
+            let limit = Some(LIMIT);
             assert!(dhow_sys::pidfd::wait_ended(fd.as_fd(), limit).unwrap(), "{pid} is still there");
         }
     }

@@ -271,9 +271,11 @@ impl Container {
         text
     }
 
-    /// Waits until the log contains a text.
+    /// Waits until the log contains a word.
     pub fn wait_for_log(&self, text: &str) {
-        self.until(|| self.log("stdout").contains(text), &format!("no {text:?} in the log"));
+        // Not its records: the last one may be half written.
+        let written = || std::fs::read_to_string(self.bundle().log()).is_ok_and(|log| log.contains(text));
+        self.until(written, &format!("no {text:?} in the log"));
     }
 
     /// Polls for what no event tells of, from outside.

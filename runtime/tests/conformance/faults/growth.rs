@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::footprint::Footprint;
-use crate::support::{Bench, only_ours};
+use crate::support::{Bench, only_ours, until};
 
 /// What the machine has of things that a container takes.
 fn figures() -> BTreeMap<&'static str, usize> {
@@ -47,10 +47,15 @@ fn nothing_grows_over_many_runs() {
         lives(t, rounds);
         println!("{rounds} rounds in {:?}", start.elapsed());
         clean.is_back(t, "after all of them");
-        for (what, after) in figures() {
-            println!("{what}: {} before, {after} after", before[what]);
-            // Other tests run at the same time; something that a run left would be there as often as there were runs.
-            assert!(after < before[what] + rounds / 2, "{what}: {} before, {after} after", before[what]);
-        }
+        // Other tests run at the same time; something that a run left would be there as often as there were runs. The kernel
+        // takes some things away in its own time.
+        until("there is as much as there was", || {
+            let grown = figures().into_iter().filter(|(what, count)| *count >= before[what] + rounds / 2);
+            let grown: Vec<_> = grown.collect();
+            if !grown.is_empty() {
+                println!("{grown:?} and before {before:?}");
+            }
+            grown.is_empty()
+        });
     });
 }
