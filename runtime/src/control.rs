@@ -1,6 +1,7 @@
 //! What is done to a container that exists: signals, freezing, limits, its end.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use dhow_sys::pidfd;
@@ -48,11 +49,7 @@ pub(crate) fn kill(runtime: &Runtime, id: &str, signal: i32, all: bool) -> Resul
 /// See [`Runtime::delete`].
 pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     let dir = runtime.root().join(id);
-    if force && let Ok(state) = State::load(runtime.root(), id) {
-        // Whoever holds the lock may be waiting for it.
-        kill_init(&state)?;
-    }
-    let _lock = match Lock::take(runtime.root(), id) {
+    let _lock = match lock_to_delete(runtime.root(), id, force) {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         other => other?,
     };
@@ -90,6 +87,19 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
     }
     std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
     first.map_or(Ok(()), Err)
+}
+
+fn lock_to_delete(root: &Path, id: &str, force: bool) -> Result<Lock> {
+    if force {
+        if let Some(lock) = Lock::try_take(root, id)? {
+            return Ok(lock);
+        }
+        if let Ok(state) = State::load(root, id) {
+            // Whoever holds the lock may be waiting for it.
+            kill_init(&state)?;
+        }
+    }
+    Lock::take(root, id)
 }
 
 /// The container is gone.

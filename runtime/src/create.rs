@@ -26,7 +26,6 @@ use crate::notify;
 use crate::parent::{self, Handshake};
 use crate::plan::Plan;
 use crate::request::{Held, RootfsSource};
-use crate::seccomp::{self, Filter};
 use crate::state::{self, Lock, START, State};
 use crate::{CreateRequest, Created, Error, Result, Runtime, checkpoint, descriptors, lsm, pid_file, sources};
 
@@ -36,10 +35,9 @@ pub(crate) fn create(runtime: &Runtime, request: CreateRequest) -> Result<Create
     let plan = &document.plan;
     lsm::check(&plan.process, plan.mount_label.as_deref())?;
     let net_devices = net_devices::find(&plan.net_devices)?;
-    let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let cgroup_plan = CgroupPlan::new(&runtime.cgroup_request(plan, &request.id, &document.annotations))?;
     let unfinished = Unfinished::begin(runtime, &request, &document)?;
-    let given = Given { plan, filter: filter.as_ref(), document: &document.state, net_devices };
+    let given = Given { plan, document: &document.state, net_devices };
     unfinished.complete(&document, |unfinished| unfinished.make(request, &given, cgroup_plan))
 }
 
@@ -77,7 +75,6 @@ impl Document {
 /// What a container is made from, beside the request.
 struct Given<'a> {
     plan: &'a Plan,
-    filter: Option<&'a Filter>,
     document: &'a StateDocument,
     net_devices: Vec<Found<'a>>,
 }
@@ -221,7 +218,7 @@ impl Unfinished {
         let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
         let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
         let held = held.then(|| Held { channel: ours, state: self.state.clone() });
-        let filter_flags = given.filter.map(|filter| filter.flags().bits());
+        let filter_flags = plan.seccomp.as_ref().map(|filter| filter.flags().bits());
         Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone(), filter_flags, held })
     }
 
@@ -233,7 +230,8 @@ impl Unfinished {
         unified: bool,
         (ours, theirs): (&Channel, Channel),
     ) -> Result<()> {
-        let Given { plan, filter, document, .. } = *given;
+        let Given { plan, document, .. } = *given;
+        let filter = plan.seccomp.as_ref();
         let listener = if request.held {
             None
         } else {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use dhow_sys::process;
+use nix::unistd::geteuid;
 use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{Buses, CgroupRequest, OomWatch, Stats};
@@ -44,6 +47,8 @@ pub struct Runtime {
     root: PathBuf,
     driver: CgroupDriver,
     rootless: Rootless,
+    /// What [`Rootless::Auto`] has found.
+    found: OnceLock<bool>,
     buses: Buses,
 }
 
@@ -55,6 +60,7 @@ impl Runtime {
             root: root.to_owned(),
             driver: CgroupDriver::default(),
             rootless: Rootless::default(),
+            found: OnceLock::new(),
             buses: Buses::default(),
         }
     }
@@ -110,7 +116,9 @@ impl Runtime {
         match self.rootless {
             Rootless::Yes => true,
             Rootless::No => false,
-            Rootless::Auto => !nix::unistd::geteuid().is_root() || in_user_namespace(),
+            Rootless::Auto => {
+                *self.found.get_or_init(|| !geteuid().is_root() || process::in_first_user_namespace() == Some(false))
+            }
         }
     }
 
@@ -284,10 +292,4 @@ impl Runtime {
     pub fn list(&self) -> Result<Listing> {
         inspect::list(&self.root)
     }
-}
-
-/// Whether root is root of a user namespace only: not every id is mapped to itself.
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.is_empty() && map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
 }

@@ -170,23 +170,38 @@ impl Lock {
     /// # Errors
     /// [`Error::InvalidId`]; [`Error::NotFound`] when there is no such container.
     pub(crate) fn take(root: &Path, id: &str) -> Result<Self> {
+        loop {
+            if let Some(lock) = Self::on(root, id, FlockArg::LockExclusive)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// The same without waiting; `None` when somebody has it.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub(crate) fn try_take(root: &Path, id: &str) -> Result<Option<Self>> {
+        Self::on(root, id, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// `None` too when the lock turned out to be on a directory that is not the container's any more.
+    fn on(root: &Path, id: &str, how: FlockArg) -> Result<Option<Self>> {
         valid_id(id)?;
         let path = root.join(id);
         let missing = |e: io::Error, verb| match e.kind() {
             ErrorKind::NotFound => Error::NotFound { id: id.into() },
             _ => Error::file(verb, &path)(e),
         };
-        loop {
-            let dir = File::open(&path).map_err(|e| missing(e, "open"))?;
-            let lock = Flock::lock(dir, FlockArg::LockExclusive);
-            let lock = lock.map_err(|(_, e)| Error::file("lock", &path)(e.into()))?;
-            let held = lock.metadata().map_err(Error::file("look at", &path))?;
-            let named = std::fs::metadata(&path).map_err(|e| missing(e, "look at"))?;
-            // While this one waited the container may have been deleted, and another one made by the same name.
-            if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-                return Ok(Self(lock));
-            }
-        }
+        let dir = File::open(&path).map_err(|e| missing(e, "open"))?;
+        let lock = match Flock::lock(dir, how) {
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            other => other.map_err(|(_, e)| Error::file("lock", &path)(e.into()))?,
+        };
+        let held = lock.metadata().map_err(Error::file("look at", &path))?;
+        let named = std::fs::metadata(&path).map_err(|e| missing(e, "look at"))?;
+        // While this one waited the container may have been deleted, and another one made by the same name.
+        Ok(((held.dev(), held.ino()) == (named.dev(), named.ino())).then_some(Self(lock)))
     }
 
     /// Whether anybody has it now.

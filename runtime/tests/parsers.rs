@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dhow_runtime::config::Spec;
 use dhow_runtime::plan::Plan;
-use dhow_runtime::{Error, Runtime, Status, seccomp};
+use dhow_runtime::{Error, Runtime, Status};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -181,11 +181,7 @@ fn changed(mut document: Value, changes: &[(Index, Change)]) -> Value {
 /// As far as a document can be understood without doing anything.
 fn understand(bytes: &[u8]) -> Result<(), Error> {
     let spec = Spec::from_json(bytes)?;
-    let plan = Plan::new(&spec, Path::new("/bundle"))?;
-    if let Some(profile) = &plan.seccomp {
-        seccomp::compile(profile)?;
-    }
-    Ok(())
+    Plan::new(&spec, Path::new("/bundle")).map(drop)
 }
 
 /// Accepted, or refused with the name of a field.

@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn the_verifier_takes_a_program_that_ends_and_refuses_one_that_does_not() {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root");
-        let allow = [Instruction::set(Register::R0, 1), Instruction::exit()];
+        let allow = [Instruction::set_unsigned(Register::R0, 1), Instruction::exit()];
         let program = DeviceProgram::load(&allow).unwrap();
         assert!(matches!(DeviceProgram::load(&allow[..1]).map_err(drop), Err(())));
         drop(program);

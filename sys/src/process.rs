@@ -1,6 +1,9 @@
 //! A process about itself: prctl(2), signals, identity, its end; and what /proc tells of another one.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
@@ -138,7 +141,26 @@ const PF_FORKNOEXEC: u64 = 0x40;
 /// Reads /proc/PID/stat of the mounted /proc; `None` when there is no such process.
 #[must_use]
 pub fn stat(pid: i32) -> Option<Stat> {
-    Stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    Stat::parse(&read_proc(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Whether this process is in the user namespace that the kernel started with: only there ids map to themselves over all
+/// of their range. `None` where /proc does not tell.
+#[must_use]
+pub fn in_first_user_namespace() -> Option<bool> {
+    let map = read_proc("/proc/self/uid_map").ok()?;
+    Some(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Reads a small file of the mounted /proc, which has no size to ask for: as a rule in two calls of read(2).
+///
+/// # Errors
+/// Those of open(2) and read(2), and for what is not UTF-8.
+pub fn read_proc(path: impl AsRef<Path>) -> std::io::Result<String> {
+    let mut text = String::with_capacity(4096);
+    // Limited by nothing, but so std does not ask for the size, nor begin with a few bytes.
+    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A signalfd for all signals but those that can't be blocked. They have to be blocked ([`block_signals`]).

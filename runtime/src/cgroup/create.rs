@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dhow_sys::Errno;
+use dhow_sys::{Errno, process};
 use nix::unistd::geteuid;
 use oci_spec::runtime::LinuxResources;
 
@@ -408,17 +408,10 @@ fn enable_controllers(mount: &Path, parent: &Dir) {
 fn tolerate(result: Result<()>) -> Result<()> {
     match result {
         Err(CgroupError::Devices { source: Errno::EPERM | Errno::EACCES, .. })
-            if !is_first_user_namespace() || !geteuid().is_root() =>
+            if process::in_first_user_namespace() != Some(true) || !geteuid().is_root() =>
         {
             Ok(())
         }
         result => result,
     }
-}
-
-/// Whether this process is in the user namespace that the kernel started with: only there ids map to themselves over all of
-/// their range.
-fn is_first_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
 }

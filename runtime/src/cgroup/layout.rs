@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dhow_sys::Errno;
+use dhow_sys::{Errno, process};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
 use super::error::{CgroupError, Result};
@@ -120,7 +120,7 @@ fn is_type(path: &Path, magic: FsType) -> bool {
 }
 
 fn proc_file(path: &'static str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| CgroupError::Proc { path, source })
+    process::read_proc(path).map_err(|source| CgroupError::Proc { path, source })
 }
 
 #[cfg(test)]

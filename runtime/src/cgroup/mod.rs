@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use dhow_sys::Errno;
+use dhow_sys::{Errno, process};
 use oci_spec::runtime::LinuxResources;
 
 pub use create::{CgroupPlan, CgroupRequest};
@@ -118,7 +118,7 @@ impl Cgroup {
         let layout::Layout::Unified(hierarchy) = layout::Layout::detect(false)? else {
             return Err(CgroupError::Without { what: "one hierarchy only" });
         };
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        let text = process::read_proc(format!("/proc/{pid}/cgroup"))
             .map_err(|source| CgroupError::Proc { path: "/proc/PID/cgroup", source })?;
         let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
         let path = hierarchy.mount.join(path::clean(Path::new(own)));

@@ -100,7 +100,7 @@ impl Process {
     }
 
     fn state(&self) -> char {
-        dhow_sys::process::stat(self.pid()).unwrap().state
+        process::stat(self.pid()).unwrap().state
     }
 }
 

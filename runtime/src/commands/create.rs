@@ -158,6 +158,16 @@ fn config(parsed: &Parsed) -> Option<&Path> {
 /// Whether the bundle's process gets a terminal: all that has to be known of config.json before it is read for the container.
 /// What is wrong with the document is told then.
 pub(crate) fn wants_terminal(bundle: &Path, parsed: &Parsed) -> Result<bool, Failure> {
+    let name = config(parsed).unwrap_or(Path::new("config.json"));
+    let path = bundle.join(name);
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::new(format!("JSON specification file {} not found", name.display())),
+        _ => Failure::because(path.display(), e),
+    })?;
+    Ok(says_terminal(&bytes))
+}
+
+fn says_terminal(json: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Document {
         process: Process,
@@ -166,17 +176,35 @@ pub(crate) fn wants_terminal(bundle: &Path, parsed: &Parsed) -> Result<bool, Fai
     struct Process {
         terminal: bool,
     }
-    let name = config(parsed).unwrap_or(Path::new("config.json"));
-    let path = bundle.join(name);
-    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::new(format!("JSON specification file {} not found", name.display())),
-        _ => Failure::because(path.display(), e),
-    })?;
-    Ok(serde_json::from_slice::<Document>(&bytes).is_ok_and(|document| document.process.terminal))
+    // Few containers have one, and to see that they don't costs less than to read the document: a name that is not there, or has
+    // no `true` behind it, unless a letter of it is written as an escape.
+    let text = String::from_utf8_lossy(json);
+    let maybe = text.contains("\\u")
+        || text
+            .split("\"terminal\"")
+            .skip(1)
+            .any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ':').starts_with("true"));
+    maybe && serde_json::from_slice::<Document>(json).is_ok_and(|document| document.process.terminal)
 }
 
 /// How many descriptors systemd's socket activation gave this process for the container.
 fn listen_fds() -> u32 {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     if own { std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_seen_however_it_is_written() {
+        assert!(says_terminal(br#"{"process":{"terminal":true}}"#));
+        assert!(says_terminal(b"{\"process\": {\"terminal\"\n :\t true}}"));
+        assert!(says_terminal(br#"{"process":{"t\u0065rminal":true}}"#));
+        assert!(!says_terminal(br#"{"process":{"terminal":false,"noNewPrivileges":true}}"#));
+        assert!(!says_terminal(br#"{"process":{"args":["\"terminal\":true"]},"hostname":"\u0061"}"#));
+        assert!(!says_terminal(br#"{"terminal":true,"process":{}}"#));
+        assert!(!says_terminal(b"\xff"));
+    }
 }

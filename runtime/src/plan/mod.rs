@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_sys::clone::Namespaces;
 use dhow_sys::mountfd::{Propagation, attr};
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
+use oci_spec::runtime::LinuxResources;
 
 pub use devices::{Device, NodeKind};
 pub use intel_rdt::IntelRdt;
@@ -26,6 +26,7 @@ pub use process::{Capabilities, Process, Rlimit};
 pub use sysctl::Sysctl;
 
 use crate::config::{Hooks, IdMapping, Spec};
+use crate::seccomp::{self, Filter};
 use crate::{Error, Result};
 
 /// A container.
@@ -68,7 +69,7 @@ pub struct Plan {
     /// Limits.
     pub resources: Option<LinuxResources>,
     /// System call filter.
-    pub seccomp: Option<LinuxSeccomp>,
+    pub seccomp: Option<Filter>,
     /// What was asked for, can't be done, and doesn't matter enough to fail.
     pub warnings: Vec<String>,
 }
@@ -138,7 +139,7 @@ impl Plan {
             cgroups_path: (!linux.cgroups_path.is_empty()).then(|| PathBuf::from(&linux.cgroups_path)),
             cgroup_owner: cgroup_owner(&mounts, &namespaces, process.uid),
             resources: linux.resources.clone(),
-            seccomp: linux.seccomp.clone(),
+            seccomp: linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
             process,
             mounts,
             namespaces,

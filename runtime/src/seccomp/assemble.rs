@@ -22,13 +22,13 @@ use super::instruction::{jump, jump_if_at_least, jump_if_equal, load, ret};
 use super::rules::{Answer, Rules, Verdict};
 
 /// The program for `architectures`, of which the first is the kernel's own.
-pub(super) fn program(rules: &Rules<'_>, architectures: &[Architecture]) -> Result<Vec<Instruction>, SeccompError> {
+pub(super) fn program(rules: &Rules, architectures: &[Architecture]) -> Result<Vec<Instruction>, SeccompError> {
     let with_x32 = architectures.contains(&Architecture::X32);
     let mut code = Vec::with_capacity(1024);
     code.push(load(DATA_ARCH));
     for arch in architectures.iter().copied().filter(|arch| *arch != Architecture::X32) {
         let mut block = vec![load(DATA_NUMBER)];
-        search(&ranges(rules, arch, with_x32), &mut block);
+        Search::append(&ranges(rules, arch, with_x32), &mut block);
         // The next architecture's test is too far for a conditional jump.
         code.push(jump_if_equal(arch.audit(), 1, 0));
         code.push(jump(block.len()));
@@ -48,7 +48,7 @@ struct Range {
     verdict: Verdict,
 }
 
-fn ranges(rules: &Rules<'_>, arch: Architecture, with_x32: bool) -> Vec<Range> {
+fn ranges(rules: &Rules, arch: Architecture, with_x32: bool) -> Vec<Range> {
     let mut ranges = Ranges(Vec::with_capacity(256));
     ranges.add_architecture(rules, arch);
     if arch == Architecture::X86_64 {
@@ -67,7 +67,7 @@ fn ranges(rules: &Rules<'_>, arch: Architecture, with_x32: bool) -> Vec<Range> {
 struct Ranges(Vec<Range>);
 
 impl Ranges {
-    fn add_architecture(&mut self, rules: &Rules<'_>, arch: Architecture) {
+    fn add_architecture(&mut self, rules: &Rules, arch: Architecture) {
         let bit = arch.number_bit();
         let (verdicts, last) = rules.verdicts(arch);
         // As runc does: a call newer than any that the profile names is not refused but unknown, so that the C library
@@ -109,27 +109,83 @@ impl Ranges {
     }
 }
 
-/// Appends a search for the number in A among `ranges`.
-fn search(ranges: &[Range], code: &mut Vec<Instruction>) {
-    match ranges {
-        [] => {}
-        [Range { verdict: Verdict::Always(answer), .. }] => code.push(ret(*answer)),
-        [Range { verdict: Verdict::Checked(check), .. }] => code.extend_from_slice(check),
-        _ => {
-            let (lower, upper) = ranges.split_at(ranges.len() / 2);
-            let test = code.len();
-            code.push(jump_if_at_least(upper[0].start, 0, 0));
-            search(lower, code);
-            let skipped = code.len() - test - 1;
-            if let Ok(near) = u8::try_from(skipped) {
-                code[test].jt = near;
-            } else {
-                // Conditional jumps reach 255 instructions: a plain one goes between.
-                code[test].jf = 1;
-                code.insert(test + 1, jump(skipped));
+/// The search for a number among ranges, assembled from its end to its beginning: jumps lead forward only, so that whatever
+/// one leads to is there already, and an answer that many ranges share is there once.
+#[derive(Default)]
+struct Search {
+    /// The last instruction first. Where an instruction is, is told by its index here.
+    reversed: Vec<Instruction>,
+    answers: Vec<(Answer, usize)>,
+}
+
+impl Search {
+    /// Appends the search for the number in A to `code`.
+    fn append(ranges: &[Range], code: &mut Vec<Instruction>) {
+        let mut search = Self { reversed: Vec::with_capacity(2 * ranges.len()), answers: Vec::new() };
+        search.among(ranges);
+        code.extend(search.reversed.into_iter().rev());
+    }
+
+    /// Where the search among these ranges begins; if there are several or it is new, at the very beginning.
+    fn among(&mut self, ranges: &[Range]) -> usize {
+        let (lower, upper) = ranges.split_at(ranges.len() / 2);
+        match (lower, upper) {
+            (_, []) => self.answer(Action::KillProcess as Answer),
+            ([], [Range { verdict: Verdict::Always(answer), .. }, ..]) => self.answer(*answer),
+            ([], [Range { verdict: Verdict::Checked(check), .. }, ..]) => {
+                self.reversed.extend(check.iter().rev());
+                self.reversed.len() - 1
             }
-            search(upper, code);
+            (_, [first, ..]) => {
+                let (above, below) = (self.among(upper), self.among(lower));
+                // Bringing the second near may move the first one step away.
+                let below = self.near(below, 1);
+                let above = self.near(above, 0);
+                let distance = |search: &Self, to: usize| {
+                    u8::try_from(search.distance(to)).expect("what is near is at most 255 instructions away")
+                };
+                let (above, below) = (distance(self, above), distance(self, below));
+                self.push(jump_if_at_least(first.start, above, below))
+            }
         }
+    }
+
+    fn answer(&mut self, answer: Answer) -> usize {
+        match self.answers.iter().find(|(other, _)| *other == answer) {
+            Some((_, at)) => *at,
+            None => {
+                let at = self.push(ret(answer));
+                self.answers.push((answer, at));
+                at
+            }
+        }
+    }
+
+    /// How many instructions the next one would skip to come there.
+    fn distance(&self, to: usize) -> usize {
+        self.reversed.len() - to - 1
+    }
+
+    /// The same place, or one from where it goes on there, in the reach of a conditional jump even when `more` instructions
+    /// come in between.
+    fn near(&mut self, to: usize, more: usize) -> usize {
+        if self.distance(to) + more <= usize::from(u8::MAX) {
+            return to;
+        }
+        match self.answers.iter_mut().find(|(answer, _)| self.reversed[to] == ret(*answer)) {
+            // An answer is as short as a jump to it, and of use to those that follow.
+            Some((answer, at)) => {
+                self.reversed.push(ret(*answer));
+                *at = self.reversed.len() - 1;
+                *at
+            }
+            None => self.push(jump(self.distance(to))),
+        }
+    }
+
+    fn push(&mut self, instruction: Instruction) -> usize {
+        self.reversed.push(instruction);
+        self.reversed.len() - 1
     }
 }
 

@@ -18,20 +18,28 @@ pub(super) type Answer = u32;
 
 /// The rules of a profile in their order, and what holds where none matches.
 #[derive(Debug)]
-pub(super) struct Rules<'a> {
+pub(super) struct Rules {
     /// For calls that no rule matches.
     pub(super) default: Answer,
     /// Whether a call newer than the profile should say that it does not exist, where the default refuses it.
     pub(super) hide_newer: bool,
-    rules: Vec<Rule<'a>>,
+    rules: Vec<Rule>,
 }
 
 #[derive(Debug)]
-struct Rule<'a> {
-    names: &'a [String],
+struct Rule {
+    calls: Vec<Call>,
     answer: Answer,
     /// Sets of conditions, one of which has to hold. Empty: the rule always matches.
     alternatives: Vec<Vec<Condition>>,
+}
+
+/// A system call that a rule names.
+#[derive(Debug)]
+struct Call {
+    numbers: Numbers,
+    /// Another way to it, on i386.
+    mux: Option<Mux>,
 }
 
 /// A condition on one argument.
@@ -62,9 +70,9 @@ pub(super) enum Verdict {
     Checked(Vec<Instruction>),
 }
 
-impl<'a> Rules<'a> {
+impl Rules {
     /// Reads the profile's rules.
-    pub(super) fn new(profile: &'a LinuxSeccomp) -> Result<Self, SeccompError> {
+    pub(super) fn new(profile: &LinuxSeccomp) -> Result<Self, SeccompError> {
         if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
             return Err(SeccompError::NotifyDefault);
         }
@@ -90,9 +98,9 @@ impl<'a> Rules<'a> {
         for (index, rule) in self.rules.iter().enumerate() {
             // As runc does: a rule that says what holds anyway is none, or it would win over conditions. Its calls are known.
             let redundant = rule.answer == self.default;
-            for name in rule.names {
-                // A name that this table or architecture does not have is skipped, as profiles are written for many kernels.
-                if let Some(number) = Numbers::of(name).and_then(|numbers| numbers.on(arch)) {
+            for call in &rule.calls {
+                // One that this architecture does not have is skipped, as profiles are written for many kernels.
+                if let Some(number) = call.numbers.on(arch) {
                     if number <= arch.last_ordinary() {
                         last = last.max(Some(number));
                     }
@@ -102,13 +110,13 @@ impl<'a> Rules<'a> {
                 }
                 if arch == Architecture::X86
                     && !redundant
-                    && let Some(mux) = Mux::of(name)
+                    && let Some(mux) = call.mux
                 {
                     concerned.push((mux.number, index, Some(mux)));
                 }
             }
         }
-        concerned.sort_by_key(|(number, index, _)| (*number, *index));
+        concerned.sort_unstable_by_key(|(number, index, _)| (*number, *index));
         let mut bodies = Bodies { width: ArgumentWidth::of(arch), cache: vec![None; self.rules.len()] };
         let verdicts =
             concerned.chunk_by(|a, b| a.0 == b.0).map(|same| (same[0].0, self.verdict(same, &mut bodies))).collect();
@@ -148,8 +156,15 @@ impl<'a> Rules<'a> {
 /// So many values can be compared in a row that every conditional jump still reaches its end.
 const MAX_CHOICES: usize = 250;
 
-impl<'a> Rule<'a> {
-    fn new(index: usize, syscall: &'a LinuxSyscall) -> Result<Self, SeccompError> {
+impl Call {
+    /// `None` for a name that no architecture has.
+    fn named(name: &str) -> Option<Self> {
+        Numbers::of(name).map(|numbers| Self { numbers, mux: Mux::of(name) })
+    }
+}
+
+impl Rule {
+    fn new(index: usize, syscall: &LinuxSyscall) -> Result<Self, SeccompError> {
         if syscall.names().is_empty() {
             return Err(SeccompError::NoNames { rule: index });
         }
@@ -169,11 +184,10 @@ impl<'a> Rule<'a> {
             (_, true) => conditions.into_iter().map(|condition| vec![condition]).collect(),
             (_, false) => vec![conditions],
         };
-        Ok(Self { names: syscall.names(), answer, alternatives })
+        let calls = syscall.names().iter().filter_map(|name| Call::named(name)).collect();
+        Ok(Self { calls, answer, alternatives })
     }
-}
 
-impl Rule<'_> {
     /// The rule's only condition, when that is for equality.
     fn single_equal(&self) -> Option<Condition> {
         match self.alternatives.as_slice() {
@@ -186,7 +200,7 @@ impl Rule<'_> {
     }
 
     /// The lower half of the value that `other` compares with, when it says the same as this rule but for that.
-    fn equal_to(&self, other: &Rule<'_>, mux: Option<Mux>) -> Option<u32> {
+    fn equal_to(&self, other: &Self, mux: Option<Mux>) -> Option<u32> {
         let (ours, theirs) = (self.single_equal()?, other.single_equal()?);
         let same = ours.index == theirs.index && ours.value >> 32 == theirs.value >> 32 && self.answer == other.answer;
         (same && mux.is_none()).then_some(theirs.value as u32)
@@ -252,7 +266,7 @@ struct Bodies {
 
 impl Bodies {
     /// Instructions that answer when the rule matches, and else run on to what follows.
-    fn of(&mut self, index: usize, rule: &Rule<'_>) -> &[Instruction] {
+    fn of(&mut self, index: usize, rule: &Rule) -> &[Instruction] {
         if self.cache[index].is_none() {
             self.cache[index] = Some(self.assemble(&rule.alternatives, rule.answer));
         }
@@ -318,7 +332,7 @@ impl Mux {
 
     /// The rule as it applies to the multiplexer. Its other arguments lie in memory that a filter can't read, so conditions
     /// on them compare what they find in the registers, as libseccomp has it.
-    fn alternatives(self, rule: &Rule<'_>) -> Vec<Vec<Condition>> {
+    fn alternatives(self, rule: &Rule) -> Vec<Vec<Condition>> {
         let this = Condition { index: 0, operator: Operator::MaskedEqual { mask: self.mask }, value: self.call };
         let rest = |conditions: &[Condition]| {
             std::iter::once(this).chain(conditions.iter().copied().filter(|condition| condition.index != 0)).collect()

@@ -1,7 +1,7 @@
 //! The numbers of the system calls, by name and architecture.
 //!
-//! Facts of the kernel's user interface (`asm/unistd*.h`, up to Linux 7.0), one row per name, sorted by name so that one
-//! binary search finds the number on every architecture. Columns: x86_64, i386, x32 (without its bit 30), aarch64, arm
+//! Facts of the kernel's user interface (`asm/unistd*.h`, up to Linux 7.0), one row per name, sorted by name; a hash table that
+//! the compiler makes finds the row, and so the number on every architecture. Columns: x86_64, i386, x32 (without its bit 30), aarch64, arm
 //! (EABI, with its private calls from 0xf0000), riscv64.
 
 use super::arch::Architecture;
@@ -16,8 +16,15 @@ pub(super) struct Numbers(&'static [u32; 6]);
 impl Numbers {
     /// Finds a system call; `None` for a name that no architecture has.
     pub(super) fn of(name: &str) -> Option<Self> {
-        let row = SYSCALLS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-        Some(Self(&SYSCALLS[row].1))
+        let mut slot = hash(name.as_bytes());
+        while let Some(row) = usize::from(INDEX[slot % SLOTS]).checked_sub(1) {
+            let (known, numbers) = &SYSCALLS[row];
+            if *known == name {
+                return Some(Self(numbers));
+            }
+            slot += 1;
+        }
+        None
     }
 
     /// The number on `arch`, without x32's bit.
@@ -25,6 +32,37 @@ impl Numbers {
         let number = self.0[arch.column()];
         (number != NONE).then_some(number)
     }
+}
+
+/// Four times as many as there are names, so that hardly a search takes a second step.
+const SLOTS: usize = 2048;
+
+/// The row of each name, plus one, in the slot of its hash or one of the next; 0 where there is none.
+static INDEX: [u16; SLOTS] = index();
+
+const fn index() -> [u16; SLOTS] {
+    let mut index = [0; SLOTS];
+    let mut row = 0;
+    while row < SYSCALLS.len() {
+        let mut slot = hash(SYSCALLS[row].0.as_bytes());
+        while index[slot % SLOTS] != 0 {
+            slot += 1;
+        }
+        row += 1;
+        index[slot % SLOTS] = row as u16;
+    }
+    index
+}
+
+/// FNV-1a.
+const fn hash(name: &[u8]) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut n = 0;
+    while n < name.len() {
+        hash = (hash ^ name[n] as u32).wrapping_mul(0x0100_0193);
+        n += 1;
+    }
+    hash as usize
 }
 
 /// Every name known, in ascending order.
@@ -532,8 +570,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_sorted_so_that_the_search_finds_them() {
+    fn rows_are_sorted_and_found() {
         assert!(SYSCALLS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        for (name, numbers) in SYSCALLS {
+            assert!(Numbers::of(name).is_some_and(|found| found.0 == numbers), "{name}");
+        }
         assert!(Numbers::of("recv").is_some(), "arm has it");
         assert!(Numbers::of("no_such_call").is_none());
     }
