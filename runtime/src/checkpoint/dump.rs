@@ -45,7 +45,8 @@ fn save(state: &State, mut request: CheckpointRequest) -> Result<()> {
         let cgroups = std::fs::read_to_string(&path).map_err(Error::file("read", Path::new(&path)))?;
         external::Inside::of(pid)?.name_mounts(&plan, &cgroups, &mut options);
         let path = request.criu.image_path.join(DESCRIPTORS);
-        let text = serde_json::to_vec(&state.external_descriptors).unwrap_or_default();
+        let names = external::name_fifos(pid, &state.external_descriptors, &mut options);
+        let text = serde_json::to_vec(&names).unwrap_or_default();
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     }
     let criu = Criu::start(&Start::new(&directories))?;

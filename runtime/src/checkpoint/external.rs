@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use dhow_sys::clone::Namespaces;
@@ -31,6 +31,28 @@ pub(crate) fn descriptors(stdio: &Stdio) -> Vec<String> {
         // The first terminal of the container's own devpts.
         Stdio::Terminal | Stdio::RelayedTerminal => vec!["/dev/pts/0".to_owned(); 3],
     }
+}
+
+/// Tells criu of fifos of the host's that the container has as 0, 1 or 2. `names` are what they were when it was made; the
+/// answer has in their places by what name they are in the image.
+pub(super) fn name_fifos(pid: i32, names: &[String], options: &mut Writer) -> Vec<String> {
+    let named = names.iter().zip(0..).map(|(name, number)| {
+        let key = Some(name).filter(|name| name.starts_with('/')).and_then(|name| fifo(pid, number, name));
+        key.inspect(|key| options.text(option::EXTERNAL, key)).unwrap_or_else(|| name.clone())
+    });
+    named.collect()
+}
+
+/// criu's name of a descriptor, if it still is the fifo of this path.
+fn fifo(pid: i32, number: i32, path: &str) -> Option<String> {
+    let link = format!("/proc/{pid}/fd/{number}");
+    let (now, then) = (std::fs::metadata(link).ok()?, std::fs::metadata(path).ok()?);
+    if !now.file_type().is_fifo() || (now.dev(), now.ino()) != (then.dev(), then.ino()) {
+        return None;
+    }
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let mount: u32 = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
+    Some(format!("file[{mount:x}:{:x}]", now.ino()))
 }
 
 /// A container as it runs: its tree and its mounts.

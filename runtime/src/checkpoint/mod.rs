@@ -11,6 +11,7 @@
 //! a v1 cgroup hierarchy         its place in the container  the container's cgroup
 //! a network or pid namespace    extRootNetNS, extRootPidNS  a descriptor (from config.json's path)
 //! a pipe of 0, 1 or 2           pipe:[inode]                the restoring caller's 0, 1 or 2
+//! a fifo of 0, 1 or 2           file[mount:inode]           likewise (runc has none)
 //! the terminal's other end      nothing                     (comes back as a descriptor)
 //! ```
 //!

@@ -143,13 +143,14 @@ fn outside(plan: &Plan, root: &Root, criu: &Criu, cgroup: Option<&Cgroup>, optio
     Ok(())
 }
 
-/// The pipes that the container had for stdio are replaced by what this process has.
+/// The pipes and fifos that the container had for stdio are replaced by what it is given now.
 fn inherit_pipes(images: &Path, options: &mut Writer) -> Result<()> {
     let path: PathBuf = images.join(DESCRIPTORS);
     let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
     let names: Vec<String> =
         serde_json::from_slice(&bytes).map_err(|e| Error::config(path.to_string_lossy(), e.to_string()))?;
-    for (name, number) in names.iter().zip(0..3).filter(|(name, _)| name.contains("pipe:")) {
+    for (name, number) in names.iter().zip(0..3).filter(|(name, _)| name.contains("pipe:") || name.starts_with("file["))
+    {
         external::inherit(options, name, number);
     }
     Ok(())

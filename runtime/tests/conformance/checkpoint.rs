@@ -1,7 +1,7 @@
 //! Saving containers and bringing them back. The real thing runs where `criu check` is content with the machine; what there
 //! is to say without criu is tested everywhere.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -129,6 +129,33 @@ fn a_restore_in_the_foreground_has_its_own_pipes_and_the_exit_code() {
         let said = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!((output.status.code(), &*said.0, &*said.1), (Some(7), "after\n", ""));
         assert_eq!(t.ok(&["list", "--quiet"]), "");
+    });
+}
+
+#[test]
+fn a_fifo_of_the_hosts_for_stdout_is_another_one_afterwards() {
+    if !criu_works("a_fifo_of_the_hosts_for_stdout_is_another_one_afterwards") {
+        return;
+    }
+    only_ours(|t| {
+        t.args(&["sh", "-c", "echo before; while ! test -e /tmp/go; do :; done; echo after; exec sleep 1000"]);
+        // Open for writing as well, so that nobody waits for somebody else to open it.
+        let fifo = |name: &str| {
+            nix::unistd::mkfifo(&t.path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            std::fs::File::options().read(true).write(true).open(t.path(name)).unwrap()
+        };
+        let with = |args: &[&str], stdout: &std::fs::File| {
+            let status = t.command(args).stdout(stdout.try_clone().unwrap()).stderr(Stdio::null()).status().unwrap();
+            assert!(status.success(), "{args:?}");
+        };
+        let line = |fifo: std::fs::File| std::io::BufReader::new(fifo).lines().next().unwrap().unwrap();
+        let (first, second) = (fifo("first"), fifo("second"));
+        with(&["run", "--detach", "c"], &first);
+        assert_eq!(line(first), "before");
+        t.ok(&["checkpoint", "--image-path", "image", "c"]);
+        with(&["restore", "--detach", "--image-path", "image", "c"], &second);
+        std::fs::write(t.rootfs("/tmp/go"), "").unwrap();
+        assert_eq!(line(second), "after");
     });
 }
 
