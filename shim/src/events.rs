@@ -32,6 +32,7 @@ pub(crate) enum Event {
     ExecStarted(event::TaskExecStarted),
     Paused(event::TaskPaused),
     Resumed(event::TaskResumed),
+    Checkpointed(event::TaskCheckpointed),
 }
 
 /// Where events go.
@@ -96,6 +97,7 @@ impl Event {
             Self::ExecStarted(event) => (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any(event)),
             Self::Paused(event) => (topics::TASK_PAUSED_EVENT_TOPIC, any(event)),
             Self::Resumed(event) => (topics::TASK_RESUMED_EVENT_TOPIC, any(event)),
+            Self::Checkpointed(event) => (topics::TASK_CHECKPOINTED_EVENT_TOPIC, any(event)),
         }
     }
 }

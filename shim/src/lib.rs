@@ -6,13 +6,15 @@
 //! * [`serve`] is the shim itself; [`bootstrap`] is how containerd starts one and cleans up after one;
 //! * [`init`] is process 1 of a container with `--init`, another program in the same file;
 //! * inside: `shim` (state and transitions), `lifecycle` (the end), `adopt` (taking over), `io` (stdio and log),
-//!   `attach` (clients' second connection), `task` and `control` (the services), `events` (to containerd).
+//!   `attach` (clients' second connection), `checkpoint` (saving and bringing back), `task` and `control` (the services),
+//!   `events` (to containerd).
 #![forbid(unsafe_code)]
 
 mod adopt;
 pub mod args;
 mod attach;
 pub mod bootstrap;
+mod checkpoint;
 mod control;
 mod error;
 mod event_log;

@@ -232,7 +232,7 @@ impl Shim {
         let (bundle, names, mut run) = self.with_container(|container, _| {
             Ok((container.bundle.clone(), container.init.names.clone(), container.run.clone()))
         })?;
-        let made = self.make(&bundle, &names, &run).await?;
+        let made = self.make(&bundle, &names, &run, None).await?;
         run.restarts += 1;
         run.started_at = None;
         let mut init = Process::new(String::new(), names, Stage::Created);

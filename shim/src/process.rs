@@ -1,6 +1,7 @@
 //! One process of the container: the first one, or one that was exec'ed.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dhow_api::Timestamp;
@@ -40,6 +41,8 @@ impl Ended {
 pub(crate) enum Stage {
     /// An exec that waits to be started, with what it needs.
     Registered(Box<Pending>),
+    /// The first process is in the images of this directory, and is brought back when it is started.
+    Saved(PathBuf),
     /// The first process, waiting to become the container's program.
     Created,
     /// It runs.
@@ -98,7 +101,7 @@ impl Process {
     /// In one word.
     pub(crate) fn state(&self) -> &'static str {
         match self.stage {
-            Stage::Registered(_) | Stage::Created => "created",
+            Stage::Registered(_) | Stage::Saved(_) | Stage::Created => "created",
             Stage::Running => "running",
             Stage::Stopped(_) => "stopped",
         }

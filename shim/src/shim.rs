@@ -9,14 +9,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim_protos::events::task as event;
 use dhow_api::documents::{Document, LogConfig, ShimConfig, Stdin};
 use dhow_api::{Timestamp, paths, task};
-use dhow_runtime::{CreateRequest, ExecRequest, RootfsSource, Runtime, Stdio};
+use dhow_runtime::{CreateRequest, ExecRequest, RestoreRequest, RootfsSource, Runtime, Stdio};
 use tokio::sync::{Notify, watch};
 
 use crate::attach::Attachments;
@@ -26,7 +26,7 @@ use crate::io::{self, Ends, LogFile, Names, ProcessIo, SharedLog};
 use crate::options::Options;
 use crate::process::{Ended, Pending, Process, Stage, until_ended};
 use crate::run_state::RunState;
-use crate::{keeper, oom, reap};
+use crate::{checkpoint, keeper, oom, reap};
 
 /// The shim of one container.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ impl Shim {
         if request.id != self.id {
             return Err(Error::Request { field: "id", problem: format!("this is the shim of {}", self.id) });
         }
-        if !request.checkpoint.is_empty() {
+        // What adopts a container of dhow's own knows nothing of one that is yet to be brought back.
+        if !request.checkpoint.is_empty() && self.own().is_some() {
             return Err(Error::Unsupported { what: "restoring a checkpoint".to_owned() });
         }
         let bundle = match (request.bundle.as_str(), self.own()) {
@@ -210,8 +211,12 @@ impl Shim {
             rootfs: request.rootfs.iter().map(Into::into).collect(),
             ..RunState::default()
         };
-        let made = self.make(&bundle, &names, &run).await?;
-        let pid = made.process.pid;
+        let images = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let made = match &images {
+            Some(_) => None,
+            None => Some(self.make(&bundle, &names, &run, None).await?),
+        };
+        let pid = made.as_ref().map_or(0, |made| made.process.pid);
         self.publish(&Event::Create(event::TaskCreate {
             container_id: self.id.clone(),
             bundle: bundle.to_string_lossy().into_owned(),
@@ -224,28 +229,38 @@ impl Shim {
                 ..Default::default()
             })
             .into(),
+            checkpoint: request.checkpoint.clone(),
             pid: pid.unsigned_abs(),
             ..Default::default()
         }));
-        let mut init = Process::new(String::new(), names, Stage::Created);
-        let pidfd = self.take_over(&mut init, made.process, made.io)?;
+        let mut init = Process::new(String::new(), names, images.map_or(Stage::Created, Stage::Saved));
+        let own_pid_namespace = made.as_ref().is_none_or(|made| made.own_pid_namespace);
+        let pidfd = made.map(|made| self.take_over(&mut init, made.process, made.io)).transpose()?;
         self.remember(&run);
         self.lock().container = Some(Container {
             bundle,
             init,
             execs: BTreeMap::new(),
             paused: false,
-            own_pid_namespace: made.own_pid_namespace,
+            own_pid_namespace,
             run,
             start_error: None,
         });
-        self.follow(String::new(), pidfd);
-        oom::watch(self);
+        if let Some(pidfd) = pidfd {
+            self.follow(String::new(), pidfd);
+            oom::watch(self);
+        }
         Ok(pid)
     }
 
-    /// Lets the runtime make the first process.
-    pub(crate) async fn make(&self, bundle: &std::path::Path, names: &Names, run: &RunState) -> Result<Made> {
+    /// Lets the runtime make the first process, or bring it back from saved images.
+    pub(crate) async fn make(
+        &self,
+        bundle: &Path,
+        names: &Names,
+        run: &RunState,
+        images: Option<&Path>,
+    ) -> Result<Made> {
         let config = bundle.join("config.json");
         let spec = std::fs::read(&config).map_err(Error::file("read", &config))?;
         let spec = dhow_runtime::config::Spec::from_json(&spec)?;
@@ -276,7 +291,15 @@ impl Shim {
             no_new_keyring: options.no_new_keyring,
             ..CreateRequest::default()
         };
-        let created = oom::unprotected(self.own().is_some(), || runtime.create(request))?;
+        let created = match images {
+            None => oom::unprotected(self.own().is_some(), || runtime.create(request))?,
+            Some(images) => {
+                // It has the keyring that it was saved with.
+                let create = CreateRequest { no_new_keyring: true, ..request };
+                let criu = checkpoint::restore(images, bundle);
+                runtime.restore(&RestoreRequest { create, criu, ..RestoreRequest::default() })?
+            }
+        };
         for warning in &created.warnings {
             log::warn!("{warning}");
         }
@@ -307,7 +330,17 @@ impl Shim {
 
     /// Starts the container's program, or an exec.
     pub(crate) async fn start(self: &Arc<Self>, exec_id: &str) -> Result<i32> {
-        if exec_id.is_empty() { self.start_init() } else { self.start_exec(exec_id).await }
+        if !exec_id.is_empty() {
+            return self.start_exec(exec_id).await;
+        }
+        let saved = self.with_container(|container, _| match &container.init.stage {
+            Stage::Saved(images) => Ok(Some(images.clone())),
+            _ => Ok(None),
+        });
+        match saved? {
+            Some(images) => self.start_saved(images).await,
+            None => self.start_init(),
+        }
     }
 
     fn start_init(self: &Arc<Self>) -> Result<i32> {
@@ -561,7 +594,7 @@ pub(crate) fn own_stdin(stdin: Stdin) -> io::Own {
 }
 
 /// The directory that a mounted root covers, in the container's own mount namespace.
-fn make_rootfs_directory(bundle: &std::path::Path, spec: &dhow_runtime::config::Spec) -> Result<()> {
+fn make_rootfs_directory(bundle: &Path, spec: &dhow_runtime::config::Spec) -> Result<()> {
     let path = spec.root.as_ref().map_or("rootfs", |root| root.path.as_str());
     let path = bundle.join(path);
     match std::fs::create_dir(&path) {
@@ -571,7 +604,7 @@ fn make_rootfs_directory(bundle: &std::path::Path, spec: &dhow_runtime::config::
 }
 
 /// Removes a file that may not exist.
-pub(crate) fn remove_if_there(path: &std::path::Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
         _ => Ok(()),

@@ -127,8 +127,8 @@ impl Task for TaskService {
         Ok(Empty::new())
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: task::CheckpointTaskRequest) -> Answer<Empty> {
-        answer(Err(Error::Unsupported { what: "making a checkpoint".to_owned() }))
+    async fn checkpoint(&self, _: &TtrpcContext, request: task::CheckpointTaskRequest) -> Answer<Empty> {
+        answer(self.0.checkpoint(&request).map(|()| Empty::new()))
     }
 }
 
@@ -145,8 +145,8 @@ impl Shim {
             let process = container.process(exec_id)?;
             let ended = match &process.stage {
                 Stage::Stopped(ended) => *ended,
-                // An exec that was never started.
-                Stage::Registered(_) => Ended::now(None),
+                // What was never started.
+                Stage::Registered(_) | Stage::Saved(_) => Ended::now(None),
                 Stage::Created | Stage::Running => {
                     return Err(Error::State { verb: "delete", state: process.state() });
                 }
@@ -189,7 +189,7 @@ impl Shim {
             let (bundle, paused) = (container.bundle.to_string_lossy().into_owned(), container.paused);
             let process = container.process(exec_id)?;
             let status = match &process.stage {
-                Stage::Registered(_) | Stage::Created => task::Status::CREATED,
+                Stage::Registered(_) | Stage::Saved(_) | Stage::Created => task::Status::CREATED,
                 Stage::Running if paused => task::Status::PAUSED,
                 Stage::Running => task::Status::RUNNING,
                 Stage::Stopped(_) => task::Status::STOPPED,

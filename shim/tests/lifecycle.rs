@@ -3,6 +3,7 @@
 mod common;
 
 use common::Container;
+use dhow_api::clients::Task;
 use dhow_api::documents::{LogConfig, RestartPolicy};
 use dhow_api::{Kind, task};
 
@@ -264,5 +265,36 @@ fn what_leads_to_the_shims_own_file_is_read_only() {
     assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
     container.kill(libc::SIGKILL).unwrap();
     container.wait();
+    container.assert_gone();
+}
+
+#[test]
+fn a_checkpoint_is_made_or_refused_and_the_container_goes_on() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let checkpoint = |cgroups_mode: &str| {
+        let mut options = protobuf::well_known_types::any::Any::new();
+        "containerd.runc.v1.CheckpointOptions".clone_into(&mut options.type_url);
+        // The field of this number, a text.
+        options.value = [&[7 << 3 | 2, u8::try_from(cgroups_mode.len()).unwrap()], cgroups_mode.as_bytes()].concat();
+        let request = task::CheckpointTaskRequest {
+            id: container.id.clone(),
+            path: container.dir().join("images").to_str().unwrap().to_owned(),
+            options: Some(options).into(),
+            ..Default::default()
+        };
+        let client = container.task.client();
+        client.call::<_, protobuf::well_known_types::empty::Empty>(Task::SERVICE, "Checkpoint", &request, None)
+    };
+    assert_eq!(checkpoint("hard").unwrap_err().kind(), Kind::InvalidArgument);
+    match checkpoint("ignore") {
+        Ok(_) => assert!(container.dir().join("images/inventory.img").exists()),
+        Err(error) => assert!(error.to_string().contains("criu"), "{error}"),
+    }
+    assert_eq!(container.state().status.unwrap(), task::Status::RUNNING);
+    container.exec("still", "exit 3", false).unwrap();
+    container.start_exec("still").unwrap();
+    assert_eq!(container.wait_for("still"), 3);
+    container.kill(libc::SIGKILL).unwrap();
+    assert_eq!(container.wait(), 137);
     container.assert_gone();
 }
