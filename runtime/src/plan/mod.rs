@@ -4,6 +4,7 @@
 //! is an error that names the field.
 
 mod devices;
+mod idmap_option;
 mod intel_rdt;
 mod mounts;
 mod namespaces;

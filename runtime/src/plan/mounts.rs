@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use dhow_sys::clone::Namespaces;
 use dhow_sys::mountopt::Options;
 
-use super::NamespacePlan;
+use super::{NamespacePlan, idmap_option};
 use crate::config::{IdMapping, Spec};
 use crate::{Error, Result};
 
@@ -114,19 +114,32 @@ fn one(
     if labelled && !label.is_empty() && !options.data.iter().any(|(key, _)| key == "context") {
         options.data.push(("context".into(), Some(label.to_owned())));
     }
-    let idmap = idmap(mount, &options, &field, namespaces, &kind)?;
+    let idmap = idmap(mount, &mut options, &field, namespaces, &kind)?;
     Ok(Mount { destination: normal(&mount.destination), kind, source, within: None, options, idmap, field })
 }
 
 fn idmap(
     mount: &crate::config::Mount,
-    options: &Options,
+    options: &mut Options,
     field: &str,
     namespaces: &NamespacePlan,
     kind: &MountKind,
 ) -> Result<Option<IdMap>> {
-    let uid = super::mappings(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
-    let gid = super::mappings(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    let mut uid = super::mappings(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
+    let mut gid = super::mappings(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    let with_value =
+        |(key, value): &(String, Option<String>)| matches!(key.as_str(), "idmap" | "ridmap") && value.is_some();
+    if let (MountKind::Bind, Some(at)) = (kind, options.data.iter().position(with_value)) {
+        let (key, value) = options.data.remove(at);
+        options.idmap = Some(key == "ridmap");
+        if uid.is_empty() && gid.is_empty() {
+            let problem = |problem| Error::config(format!("{field}.options"), format!("{key}: {problem}"));
+            let container = (&*namespaces.uid_mappings, &*namespaces.gid_mappings);
+            let given = idmap_option::parse(&value.unwrap_or_default(), container).map_err(problem)?;
+            let place = format!("{field}.options");
+            (uid, gid) = (super::mappings(&place, &given.0)?, super::mappings(&place, &given.1)?);
+        }
+    }
     if options.idmap.is_none() && uid.is_empty() && gid.is_empty() {
         return Ok(None);
     }

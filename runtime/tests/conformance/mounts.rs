@@ -248,6 +248,21 @@ fn an_id_mapped_mount_takes_the_mappings_of_a_joined_user_namespace() {
 }
 
 #[test]
+fn an_id_mapped_mount_takes_mappings_from_its_option() {
+    only_ours(|t| {
+        let volume = t.path("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::chown(&volume, Some(7), Some(8)).unwrap();
+        let option = "idmap=uids=0-1000-5#7-2000-1;gids=8-3000-1";
+        t.push("/mounts", json!({"destination": "/v", "type": "bind", "source": volume, "options": ["bind", option]}));
+        assert_eq!(t.shell("stat -c %u:%g /v"), "2000:3000\n");
+        t.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!(["bind", "idmap=uids=x"]);
+        let (code, stderr) = t.fails(&["run", "c"]);
+        assert!(code == 1 && stderr.contains("mounts[5].options: idmap: "), "{stderr}");
+    });
+}
+
+#[test]
 fn a_tmpfs_where_nothing_was_is_open_to_all() {
     // Debian's runc takes the mode of the directory that it has made itself.
     only_ours(|t| {
