@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::Error;
 
@@ -51,10 +52,33 @@ impl Spec {
     /// [`Error::Config`] with the field and what is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Error> {
         // runc does not mind the case of a key, and this one has come to be written so.
-        match std::str::from_utf8(bytes) {
-            Ok(text) if text.contains(PAGE_SIZE.0) => parse(text.replace(PAGE_SIZE.0, PAGE_SIZE.1).as_bytes()),
-            _ => parse(bytes),
+        let mut spec: Self = match std::str::from_utf8(bytes) {
+            Ok(text) if text.contains(PAGE_SIZE.0) => parse(text.replace(PAGE_SIZE.0, PAGE_SIZE.1).as_bytes())?,
+            _ => parse(bytes)?,
+        };
+        if let Some(resources) = spec.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
+            without_absent_pids(resources, "/linux/resources", || serde_json::from_slice(bytes).unwrap_or_default());
         }
+        Ok(spec)
+    }
+}
+
+/// Reads the argument of `update`.
+///
+/// # Errors
+/// [`Error::Config`] with the field and what is wrong with it.
+pub fn resources_from_json(bytes: &[u8]) -> Result<LinuxResources, Error> {
+    let mut resources = parse(bytes)?;
+    without_absent_pids(&mut resources, "", || serde_json::from_slice(bytes).unwrap_or_default());
+    Ok(resources)
+}
+
+/// Of the tasks `limit`, 0 and absence are not the same, but are in oci-spec's type: only then the document itself is asked.
+fn without_absent_pids(resources: &mut LinuxResources, at: &str, document: impl FnOnce() -> Value) {
+    if resources.pids().is_some_and(|pids| pids.limit() == 0)
+        && document().pointer(&format!("{at}/pids/limit")).is_none()
+    {
+        resources.set_pids(None);
     }
 }
 
@@ -513,6 +537,17 @@ mod tests {
         let spec = br#"{"linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":1}]}}}"#;
         let resources = Spec::from_json(spec).unwrap().linux.unwrap().resources.unwrap();
         assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+    }
+
+    #[test]
+    fn no_limit_of_tasks_is_not_a_limit_of_none() {
+        for (pids, expected) in [("{}", None), (r#"{"limit":0}"#, Some(0)), (r#"{"limit":-1}"#, Some(-1))] {
+            let limit = |resources: &LinuxResources| resources.pids().map(|pids| pids.limit());
+            let resources = format!(r#"{{"pids":{pids}}}"#);
+            assert_eq!(limit(&resources_from_json(resources.as_bytes()).unwrap()), expected);
+            let spec = Spec::from_json(format!(r#"{{"linux":{{"resources":{resources}}}}}"#).as_bytes()).unwrap();
+            assert_eq!(limit(&spec.linux.unwrap().resources.unwrap()), expected);
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod netlink;
 pub mod openat2;
 pub mod pidfd;
 pub mod process;
+pub mod regex;
 pub mod rootfs;
 pub mod sched;
 pub mod seccomp;

@@ -74,6 +74,7 @@ pub(super) mod option {
     pub(in super::super) const JOIN_NS: u32 = 39;
     pub(in super::super) const FREEZE_CGROUP: u32 = 44;
     pub(in super::super) const TCP_SKIP_IN_FLIGHT: u32 = 46;
+    pub(in super::super) const TCP_CLOSE: u32 = 52;
     pub(in super::super) const LAZY_PAGES: u32 = 48;
     pub(in super::super) const ORPHAN_PTS_MASTER: u32 = 50;
     pub(in super::super) const CONFIG_FILE: u32 = 51;

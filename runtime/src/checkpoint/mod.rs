@@ -107,6 +107,8 @@ pub struct RestoreRequest {
     pub create: CreateRequest,
     /// The common ones.
     pub criu: CriuOptions,
+    /// TCP connections come back closed.
+    pub tcp_close: bool,
     /// TYPE:NAME of another security profile.
     pub lsm_profile: Option<String>,
     /// Another SELinux context of the mounts.

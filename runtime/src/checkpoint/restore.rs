@@ -118,6 +118,7 @@ fn notice(unfinished: &mut Unfinished, document: &Document, notification: &Notif
 fn own(request: &RestoreRequest, root: &Path, options: &mut Writer) {
     options.text(option::ROOT, &root.to_string_lossy());
     options.flag(option::EVASIVE_DEVICES, true);
+    options.flag(option::TCP_CLOSE, request.tcp_close);
     options.flag(option::RST_SIBLING, true);
     for (field, value) in
         [(option::LSM_PROFILE, &request.lsm_profile), (option::LSM_MOUNT_CONTEXT, &request.lsm_mount_context)]

@@ -60,6 +60,8 @@ pub(crate) const RESTORE: Command = Command {
         EMPTY_NS,
         AUTO_DEDUP,
         Flag::switch("lazy-pages", "fetch memory when it is used"),
+        Flag::switch("tcp-close", "bring TCP connections back as closed ones"),
+        process::PIDFD_SOCKET,
         Flag::value("lsm-profile", "TYPE:NAME of the security profile"),
         Flag::value("lsm-mount-context", "SELinux context of the mounts"),
     ],
@@ -101,6 +103,7 @@ fn restore(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
     let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, detach, parsed.value("console-socket"))?;
+    let pidfd_socket = process::pidfd_socket(parsed)?;
     let foreground = if detach { None } else { Some(Foreground::begin(!parsed.on("no-subreaper"))?) };
     let text = |flag| parsed.value(flag).filter(|text| !text.is_empty()).map(str::to_owned);
     let created = context.runtime.restore(&RestoreRequest {
@@ -114,10 +117,12 @@ fn restore(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             ..CreateRequest::default()
         },
         criu: options(parsed)?,
+        tcp_close: parsed.on("tcp-close"),
         lsm_profile: text("lsm-profile"),
         lsm_mount_context: text("lsm-mount-context"),
     })?;
-    process::hand_over(&created, &terminal, None).inspect_err(|_| drop(context.runtime.delete(id, true)))?;
+    process::hand_over(&created, &terminal, pidfd_socket.as_ref())
+        .inspect_err(|_| drop(context.runtime.delete(id, true)))?;
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(created, None)?;
     context.runtime.delete(id, true)?;

@@ -4,11 +4,15 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use dhow_runtime::Error;
+use dhow_sys::regex::Regex;
 use nix::sys::signal::Signal;
 
 use super::args::{Flag, Parsed};
 use super::notify::Notify;
 use super::{Command, Context, Failure, say};
+
+const REGEX: Flag =
+    Flag::switch("regex", "every container whose ID the POSIX extended regular expression matches").short('r');
 
 pub(crate) const START: Command = Command {
     name: "start",
@@ -30,18 +34,18 @@ pub(crate) const STATE: Command = Command {
 
 pub(crate) const KILL: Command = Command {
     name: "kill",
-    usage: "kill [options] ID [SIGNAL]",
+    usage: "kill [options] ID|EXPRESSION [SIGNAL]",
     about: "send a signal (default: SIGTERM) to a container's first process",
-    flags: &[Flag::switch("all", "to every process in the container").short('a')],
+    flags: &[Flag::switch("all", "to every process in the container").short('a'), REGEX],
     literal_after: None,
     run: kill,
 };
 
 pub(crate) const DELETE: Command = Command {
     name: "delete",
-    usage: "delete [options] ID",
+    usage: "delete [options] ID|EXPRESSION",
     about: "remove what is left of a stopped container",
-    flags: &[Flag::switch("force", "kill it first when it runs; no error when it is not there").short('f')],
+    flags: &[Flag::switch("force", "kill it first when it runs; no error when it is not there").short('f'), REGEX],
     literal_after: None,
     run: delete,
 };
@@ -99,15 +103,37 @@ fn state(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 fn kill(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let arguments = parsed.between("kill", 1, 2)?;
+    let number = signal(arguments.get(1).map_or("SIGTERM", String::as_str));
+    if parsed.on("regex") {
+        let number = number?;
+        return each_matching(context, &arguments[0], |id| context.runtime.kill(id, number, parsed.on("all")));
+    }
     // Who names a container that is not there hears of that first.
     context.runtime.state(&arguments[0])?;
-    let signal = signal(arguments.get(1).map_or("SIGTERM", String::as_str))?;
-    context.runtime.kill(&arguments[0], signal, parsed.on("all"))?;
+    context.runtime.kill(&arguments[0], number?, parsed.on("all"))?;
     Ok(0)
 }
 
 fn delete(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    context.runtime.delete(&parsed.exactly("delete", 1)?[0], parsed.on("force"))?;
+    let id = &parsed.exactly("delete", 1)?[0];
+    if parsed.on("regex") {
+        return each_matching(context, id, |id| context.runtime.delete(id, parsed.on("force")));
+    }
+    context.runtime.delete(id, parsed.on("force"))?;
+    Ok(0)
+}
+
+/// Does it to every container whose name matches, to the last: what is refused for one is a warning, and for all of them no error.
+fn each_matching(context: &Context, expression: &str, verb: impl Fn(&str) -> Result<(), Error>) -> Result<u8, Failure> {
+    let regex = Regex::new(expression)
+        .map_err(|_invalid| Failure::new(format!("invalid regular expression `{expression}`")))?;
+    let listing = context.runtime.list()?;
+    let ids = listing.containers.iter().map(|container| &container.id).chain(listing.broken.iter().map(|(id, _)| id));
+    for id in ids.filter(|id| regex.is_match(id)) {
+        if let Err(error) = verb(id) {
+            context.warn(&[format!("container {id}: {}", error.chain())]);
+        }
+    }
     Ok(0)
 }
 

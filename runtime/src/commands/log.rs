@@ -55,11 +55,17 @@ impl Log {
     }
 
     /// To `path`, which is appended to and made when missing, or to stderr.
-    pub(crate) fn open(path: Option<&Path>, format: &str, debug: bool) -> Result<Self, Failure> {
+    pub(crate) fn open(path: Option<&Path>, format: &str, least: &str) -> Result<Self, Failure> {
         let format = match format {
             "text" => Format::Text,
             "json" => Format::Json,
             other => return Err(Failure::new(format!("invalid log-format: {other:?}"))),
+        };
+        let least = match least {
+            "error" => Level::Error,
+            "warning" => Level::Warning,
+            "debug" => Level::Debug,
+            other => return Err(Failure::new(format!("invalid log-level: {other:?}"))),
         };
         let file = path
             .filter(|path| !path.as_os_str().is_empty())
@@ -72,7 +78,7 @@ impl Log {
                     .map_err(|e| Failure::because(format_args!("open {}", path.display()), e))
             })
             .transpose()?;
-        Ok(Self { file, format, least: if debug { Level::Debug } else { Level::Warning } })
+        Ok(Self { file, format, least })
     }
 
     /// Writes one line, when it is grave enough. A log that can't be written to must not fail what it tells of.

@@ -31,11 +31,12 @@ use args::{Flag, Parsed};
 use log::{Level, Log};
 
 /// Flags that stand before the command.
-const GLOBAL: [Flag; 10] = [
+const GLOBAL: [Flag; 11] = [
     Flag::value("root", "directory with the containers' state"),
     Flag::value("log", "file for errors and warnings (default: stderr)"),
     Flag::value("log-format", "text or json (default: text)"),
-    Flag::switch("debug", "log more"),
+    Flag::switch("debug", "log more; as --log-level debug"),
+    Flag::value("log-level", "error, warning or debug (default: warning)"),
     Flag::switch("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is then \"slice:prefix:name\""),
     Flag::value("cgroup-manager", "cgroupfs, systemd or disabled"),
     Flag::value("rootless", "true, false or auto: forgive that cgroups can't be changed"),
@@ -211,7 +212,7 @@ fn dispatch(global: Vec<OsString>, rest: Vec<OsString>, inherited: u32, log: &mu
     *log = Log::open(
         global.value("log").map(Path::new),
         global.value("log-format").unwrap_or("text"),
-        global.on("debug"),
+        if global.on("debug") { "debug" } else { global.value("log-level").unwrap_or("warning") },
     )?;
     let Some(command) = COMMANDS.iter().find(|command| *command.name == *name) else {
         return Err(help::no_topic(&name.to_string_lossy()));

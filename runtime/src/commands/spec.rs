@@ -16,6 +16,7 @@ pub(crate) const COMMAND: Command = Command {
     about: "write a config.json to start from",
     flags: &[
         Flag::value("bundle", "directory to write it to (default: the current one)").short('b'),
+        Flag::value("file", "its name (default: config.json)").short('f'),
         Flag::switch("rootless", "one that needs no privileges"),
     ],
     literal_after: None,
@@ -24,7 +25,9 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(_: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     parsed.exactly("spec", 0)?;
-    let path = Path::new(parsed.value("bundle").filter(|bundle| !bundle.is_empty()).unwrap_or(".")).join("config.json");
+    let given = |flag| parsed.value(flag).filter(|value| !value.is_empty());
+    let name = given("file").unwrap_or("config.json");
+    let path = Path::new(given("bundle").unwrap_or(".")).join(name);
     let mut document = default();
     if dhow_runtime::cgroup::is_unified() {
         hide_cgroups(&mut document);
@@ -39,7 +42,7 @@ fn run(_: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     serde::Serialize::serialize(&spec, &mut serde_json::Serializer::with_formatter(&mut text, style))
         .map_err(|e| Failure::because("spec", e))?;
     let mut file = std::fs::File::create_new(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Failure::new("File config.json exists. Remove it first"),
+        std::io::ErrorKind::AlreadyExists => Failure::new(format!("File {name} exists. Remove it first")),
         _ => Failure::because(path.display(), e),
     })?;
     file.write_all(&text).map_err(|e| Failure::because(path.display(), e))?;

@@ -1,6 +1,6 @@
 //! `update`: flags, or a resources object, to the library's change of limits.
 
-use oci_spec::runtime::LinuxResources;
+use dhow_runtime::config::resources_from_json;
 use serde_json::{Map, Value, json};
 
 use super::args::{Flag, Parsed};
@@ -38,11 +38,10 @@ pub(crate) const COMMAND: Command = Command {
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("update", 1)?[0];
     let document = match parsed.value("resources") {
-        Some(path) => serde_json::from_str(&read(path)?).map_err(|e| Failure::because("resources", e))?,
-        None => from_flags(parsed)?,
+        Some(path) => read(path)?,
+        None => from_flags(parsed)?.to_string(),
     };
-    let resources: LinuxResources = serde_json::from_value(document).map_err(|e| Failure::because("resources", e))?;
-    context.runtime.update(id, &resources)?;
+    context.runtime.update(id, &resources_from_json(document.as_bytes())?)?;
     let [cache, bandwidth] = ["l3-cache-schema", "mem-bw-schema"].map(|flag| parsed.value(flag).unwrap_or_default());
     if !cache.is_empty() || !bandwidth.is_empty() {
         context.runtime.update_shares(id, cache, bandwidth)?;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{everywhere, only_ours};
+use crate::support::{Bench, everywhere, only_ours};
 
 #[test]
 fn a_wrong_command_line_is_answered_with_help() {
@@ -120,7 +120,7 @@ fn limits_come_from_flags_from_a_file_and_from_stdin() {
         t.sleeping("c");
         t.ok(&["update", "--pids-limit", "50", "c"]);
         assert_eq!(t.ok(&["exec", "c", "sh", "-c", "exit 0"]), "");
-        let limit = |t: &mut crate::support::Bench| -> Value {
+        let limit = |t: &mut Bench| -> Value {
             let event: Value = serde_json::from_str(&t.ok(&["events", "--stats", "c"])).unwrap();
             event["data"]["pids"]["limit"].clone()
         };
@@ -221,5 +221,73 @@ fn another_file_than_config_json() {
         assert!(
             t.fails(&["run", "-f", "nowhere.json", "c"]).1.contains("JSON specification file nowhere.json not found")
         );
+    });
+}
+
+#[test]
+fn a_regular_expression_names_several() {
+    // crun's.
+    only_ours(|t| {
+        let ids = ["web-1", "web-2", "db-1"];
+        ids.iter().for_each(|id| t.sleeping(id));
+        let pids = ids.map(|id| t.pid(id));
+        t.ok(&["kill", "--regex", "^web-[0-9]+$", "KILL"]);
+        pids[..2].iter().for_each(|pid| t.gone(*pid));
+        assert_eq!(t.state("db-1")["status"], "running");
+        // What is refused for one stops nothing.
+        let output = t.call(&["delete", "-r", "1$"]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("container db-1: "), "{output:?}");
+        assert_eq!(t.ok(&["list", "-q"]), "db-1\nweb-2\n");
+        t.ok(&["delete", "--force", "--regex", "."]);
+        assert_eq!(t.ok(&["list", "-q"]), "");
+        assert!(t.fails(&["delete", "--regex", "("]).1.contains("regular expression"));
+    });
+}
+
+#[test]
+fn the_least_grave_line_of_the_log_can_be_chosen() {
+    // crun's.
+    only_ours(|t| {
+        t.push("/process/capabilities/bounding", json!("CAP_MOON")).args(&["true"]);
+        let stderr = |args: &[&str]| {
+            let output = t.call(args);
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert_eq!(stderr(&["--log-level", "error", "run", "c"]), "");
+        assert!(stderr(&["--log-level=warning", "run", "c"]).contains("CAP_MOON"));
+        assert!(stderr(&["--log-level", "debug", "run", "c"]).contains("level=debug"));
+        assert!(t.fails(&["--log-level", "loud", "run", "c"]).1.contains("invalid log-level"));
+    });
+}
+
+#[test]
+fn a_configuration_has_another_name_if_that_is_wanted() {
+    // crun's.
+    only_ours(|t| {
+        assert_eq!(t.ok(&["spec", "--file", "other.json"]), "");
+        let text = std::fs::read(t.path("other.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap()["hostname"], "runc");
+        assert!(t.fails(&["spec", "-f", "other.json"]).1.contains("File other.json exists"));
+    });
+}
+
+#[test]
+fn a_limit_of_no_tasks_is_a_limit() {
+    // Since 1.3 of the specification; runc has it from 1.4 on.
+    only_ours(|t| {
+        t.set("/linux/resources", json!({"pids": {"limit": 0}}));
+        t.sleeping("c");
+        let own =
+            |t: &Bench| std::fs::read_to_string(format!("/sys/fs/cgroup/pids/{}/c/pids.max", t.cgroup())).unwrap();
+        assert_eq!(own(t), "1\n");
+        t.ok(&["update", "--pids-limit", "-1", "c"]);
+        assert_eq!(own(t), "max\n");
+        std::fs::write(t.path("limits.json"), r#"{"pids": {}}"#).unwrap();
+        t.ok(&["update", "-r", "limits.json", "c"]);
+        assert_eq!(own(t), "max\n", "none was given");
+        t.ok(&["update", "--pids-limit", "0", "c"]);
+        assert_eq!(own(t), "1\n");
     });
 }

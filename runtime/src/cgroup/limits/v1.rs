@@ -201,6 +201,7 @@ mod tests {
         let expected =
             ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1", "cpu.cfs_quota_us=-1", "pids.max=max"];
         assert_eq!(lines(resources), expected);
-        assert!(lines(json!({"memory": {"limit": 0, "swap": 0}, "pids": {"limit": 0}})).is_empty());
+        assert!(lines(json!({"memory": {"limit": 0, "swap": 0}})).is_empty());
+        assert_eq!(lines(json!({"pids": {"limit": 0}})), ["pids.max=1"], "which has a meaning of its own");
     }
 }

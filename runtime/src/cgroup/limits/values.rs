@@ -97,9 +97,12 @@ impl Memory {
     }
 }
 
-/// The tasks limit: 0 leaves it alone.
+/// The tasks limit. 0 is a limit since 1.3 of the specification; as systemd knows no such one, it is 1 everywhere.
 pub(super) fn pids(pids: &LinuxPids) -> Result<Option<Limit>> {
-    Limit::new(field::PIDS_LIMIT, Some(pids.limit()))
+    match pids.limit() {
+        0 => Ok(Some(Limit::Of(1))),
+        limit => Limit::new(field::PIDS_LIMIT, Some(limit)),
+    }
 }
 
 /// The CPU fields that both versions have, checked. 0 means "not set" where runc has it so.
