@@ -144,7 +144,9 @@ async fn foreign_exit(process: &Watched) -> Option<Exit> {
 
 /// The last field of a zombie's /proc/PID/stat is its wait status (proc_pid_stat(5)).
 fn zombie_exit(pid: i32) -> Option<Exit> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // A process gives itself a name of any bytes.
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     let fields = stat.get(stat.rfind(')')? + 2..)?;
     let status = fields.trim_end().rsplit(' ').next()?.parse().ok()?;
     fields.starts_with('Z').then(|| Exit::from_wait_status(status))

@@ -141,7 +141,8 @@ const PF_FORKNOEXEC: u64 = 0x40;
 /// Reads /proc/PID/stat of the mounted /proc; `None` when there is no such process.
 #[must_use]
 pub fn stat(pid: i32) -> Option<Stat> {
-    Stat::parse(&read_proc(format!("/proc/{pid}/stat")).ok()?)
+    // A process gives itself a name of any bytes.
+    Stat::parse(&String::from_utf8_lossy(&read_proc_bytes(format!("/proc/{pid}/stat")).ok()?))
 }
 
 /// Whether this process is in the user namespace that the kernel started with: only there ids map to themselves over all
@@ -157,10 +158,19 @@ pub fn in_first_user_namespace() -> Option<bool> {
 /// # Errors
 /// Those of open(2) and read(2), and for what is not UTF-8.
 pub fn read_proc(path: impl AsRef<Path>) -> std::io::Result<String> {
-    let mut text = String::with_capacity(4096);
+    let invalid = |_bytes| std::io::Error::from(std::io::ErrorKind::InvalidData);
+    String::from_utf8(read_proc_bytes(path)?).map_err(invalid)
+}
+
+/// As [`read_proc`], for a file that has what a process has named as it likes.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub fn read_proc_bytes(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
     // Limited by nothing, but so std does not ask for the size, nor begin with a few bytes.
-    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
-    Ok(text)
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A signalfd for all signals but those that can't be blocked. They have to be blocked ([`block_signals`]).

@@ -3,7 +3,9 @@
 //! The files are the kernel's: reading and writing them never blocks on another process, and a write is one write(2) with
 //! the whole value. There are no symlinks in a cgroup file system.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::Errno;
@@ -125,7 +127,8 @@ impl Dir {
             };
             let name = entry.file_name().to_bytes();
             if entry.file_type() == Some(nix::dir::Type::Directory) && name != b"." && name != b".." {
-                children.push(PathBuf::from(String::from_utf8_lossy(name).into_owned()));
+                // A container names them with any bytes.
+                children.push(PathBuf::from(OsStr::from_bytes(name)));
             }
         }
         Ok(children)

@@ -30,7 +30,9 @@ pub mod stats;
 mod systemd;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::{Errno, process};
@@ -118,10 +120,11 @@ impl Cgroup {
         let layout::Layout::Unified(hierarchy) = layout::Layout::detect(false)? else {
             return Err(CgroupError::Without { what: "one hierarchy only" });
         };
-        let text = process::read_proc(format!("/proc/{pid}/cgroup"))
+        // A container names its cgroups with any bytes.
+        let text = process::read_proc_bytes(format!("/proc/{pid}/cgroup"))
             .map_err(|source| CgroupError::Proc { path: "/proc/PID/cgroup", source })?;
-        let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-        let path = hierarchy.mount.join(path::clean(Path::new(own)));
+        let own = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::")).unwrap_or_default();
+        let path = hierarchy.mount.join(path::clean(Path::new(OsStr::from_bytes(own))));
         Self::open(&BTreeMap::from([(String::new(), path)]))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dhow_sys::Errno;
@@ -218,16 +219,18 @@ impl Drop for ThawOnDrop<'_> {
 /// Calls `visit` for a cgroup and all below it, those above before those below.
 fn for_each_below(dir: &Dir, visit: &mut impl FnMut(&Dir) -> Result<()>) -> Result<()> {
     visit(dir)?;
-    let mut pending: Vec<PathBuf> = dir.children().map_err(|source| dir.error("list", "", source))?;
-    while let Some(path) = pending.pop() {
-        let child = match dir.child(&path) {
-            Ok(child) => child,
+    let children = |dir: &Dir| dir.children().map_err(|source| dir.error("list", "", source));
+    let mut pending: Vec<(Option<Rc<Dir>>, PathBuf)> = children(dir)?.into_iter().map(|name| (None, name)).collect();
+    // Each from the one above it: a container can nest them deeper than a path is long.
+    while let Some((above, name)) = pending.pop() {
+        let above = above.as_deref().unwrap_or(dir);
+        let child = match above.child(&name) {
+            Ok(child) => Rc::new(child),
             Err(Errno::ENOENT) => continue,
-            Err(source) => return Err(dir.error("open", &path.to_string_lossy(), source)),
+            Err(source) => return Err(above.error("open", &name.to_string_lossy(), source)),
         };
         visit(&child)?;
-        let below = child.children().map_err(|source| child.error("list", "", source))?;
-        pending.extend(below.into_iter().map(|name| path.join(name)));
+        pending.extend(children(&child)?.into_iter().map(|name| (Some(Rc::clone(&child)), name)));
     }
     Ok(())
 }

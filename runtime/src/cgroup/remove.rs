@@ -1,9 +1,10 @@
 //! The end of a cgroup.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dhow_sys::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Cgroup;
 use super::dir::Dir;
@@ -39,30 +40,45 @@ fn is_removed(path: &Path) -> bool {
 
 /// Removes a cgroup and all below it, the lowest first.
 fn remove_tree(top: &Path, deadline: Instant) -> Result<()> {
-    let error = |verb, path: &Path, source| CgroupError::File { verb, path: path.to_owned(), source };
-    let mut all = vec![top.to_owned()];
-    let mut next = 0;
-    while let Some(path) = all.get(next).cloned() {
-        next += 1;
-        match Dir::open(&path).and_then(|dir| dir.children()) {
-            Ok(children) => all.extend(children.into_iter().map(|name| path.join(name))),
-            Err(Errno::ENOENT) => {}
-            Err(source) => return Err(error("list", &path, source)),
+    let mut pause = Duration::from_micros(100);
+    loop {
+        let removed = prune(top)?;
+        match rmdir(top) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) if Instant::now() >= deadline => {
+                return Err(CgroupError::Busy { path: top.to_owned(), waited: TIMEOUT });
+            }
+            Err(Errno::EBUSY) if removed => {}
+            Err(Errno::EBUSY) => {
+                // The kernel still lets go of the last process; nothing tells when it has.
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            Err(source) => return Err(CgroupError::File { verb: "remove", path: top.to_owned(), source }),
         }
     }
-    all.iter().rev().try_for_each(|path: &PathBuf| {
-        let mut pause = Duration::from_micros(100);
-        loop {
-            match rmdir(path) {
-                Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-                // The kernel still lets go of the last process; nothing tells when it has.
-                Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(pause),
-                Err(Errno::EBUSY) => return Err(CgroupError::Busy { path: path.clone(), waited: TIMEOUT }),
-                Err(source) => return Err(error("remove", path, source)),
+}
+
+/// Removes, on one way down, every cgroup that has none below it; whether there was any. Goes by handles: a container can nest
+/// cgroups deeper than a path is long.
+fn prune(top: &Path) -> Result<bool> {
+    let mut removed = false;
+    let mut next = match Dir::open(top) {
+        Ok(dir) => Some(dir),
+        Err(Errno::ENOENT) => None,
+        Err(source) => return Err(CgroupError::File { verb: "open", path: top.to_owned(), source }),
+    };
+    while let Some(dir) = next.take() {
+        for name in dir.children().map_err(|source| dir.error("list", "", source))? {
+            match unlinkat(&dir, &name, UnlinkatFlags::RemoveDir) {
+                Ok(()) => removed = true,
+                Err(Errno::EBUSY) => next = dir.child(&name).ok(),
+                Err(Errno::ENOENT) => {}
+                Err(source) => return Err(dir.error("remove", &name.to_string_lossy(), source)),
             }
-            pause = (pause * 2).min(Duration::from_millis(20));
         }
-    })
+    }
+    Ok(removed)
 }
 
 fn rmdir(path: &Path) -> std::result::Result<(), Errno> {

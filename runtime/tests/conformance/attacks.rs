@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::json;
 
-use crate::support::{everywhere, only_ours};
+use crate::support::{everywhere, only_ours, until};
 
 #[test]
 fn the_working_directory_stays_inside() {
@@ -282,5 +282,47 @@ fn ids_beyond_thirty_two_bits_are_nobodys() {
         for user in ["4294967296", "4294967295", "-1", "0:4294967296"] {
             t.fails(&["exec", "--user", user, "u", "true"]);
         }
+    });
+}
+
+#[test]
+fn a_process_that_names_itself_with_foreign_bytes_is_still_there() {
+    everywhere(|t| {
+        t.args(&[
+            "sh",
+            "-c",
+            "printf 'x) Z 1\\377\\n' > /proc/$$/comm; echo > /tmp/done; while :; do sleep 1000; done",
+        ]);
+        t.ok(&["run", "--detach", "c"]);
+        until("it has its name", || t.rootfs("/tmp/done").exists());
+        assert_eq!(t.state("c")["status"], "running");
+        assert_eq!(t.ok(&["exec", "c", "echo", "there"]), "there\n");
+        assert!(t.fails(&["delete", "c"]).1.contains("not stopped"));
+        t.ok(&["delete", "--force", "c"]);
+    });
+}
+
+#[test]
+fn cgroups_with_foreign_names_at_any_depth_are_removed() {
+    only_ours(|t| {
+        t.on_v2();
+        t.push("/linux/namespaces", json!({"type": "cgroup"}));
+        t.push(
+            "/mounts",
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": []}),
+        );
+        // Its name is no UTF-8, and the path of the lowest one longer than any path may be.
+        let script = "cd /sys/fs/cgroup; name=$(printf '\\377%0200d' 1); for n in $(busybox seq 30); do mkdir $name; cd -P $name; done; \
+            echo 0 > cgroup.procs; echo > /tmp/done; while :; do sleep 1000; done";
+        t.args(&["sh", "-c", script]);
+        t.ok(&["run", "--detach", "c"]);
+        until("it has moved", || t.rootfs("/tmp/done").exists());
+        assert_eq!(t.state("c")["status"], "running");
+        t.ok(&["pause", "c"]);
+        t.ok(&["resume", "c"]);
+        let pid = t.pid("c");
+        assert_eq!(t.ok(&["ps", "--format", "json", "c"]).trim().split(',').next(), Some(&*format!("[{pid}")));
+        t.ok(&["delete", "--force", "c"]);
+        assert_eq!(t.ok(&["list", "-q"]), "");
     });
 }
