@@ -104,6 +104,63 @@ fn what_a_user_can_not_have_is_an_error() {
     });
 }
 
+/// From now on the machine has cgroup v2 alone, and in it a cgroup that was given to the user, in whom the runtime is.
+fn user_with_a_cgroup(t: &mut Bench) {
+    t.belong_to(USER);
+    let script = format!(
+        "mount -t cgroup2 cgroup2 /sys/fs/cgroup && mkdir -p {group} && \
+         (cd {group} && chown {USER} . cgroup.procs cgroup.threads cgroup.subtree_control && echo $$ > cgroup.procs) && \
+         exec setpriv --reuid {USER} --regid {USER} --clear-groups \"$@\"",
+        group = format_args!("/sys/fs/cgroup/{}", t.cgroup()),
+    );
+    t.inside(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    user_namespace(t);
+    let single = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    t.set("/linux/uidMappings", single.clone()).set("/linux/gidMappings", single);
+    // Nobody else is mapped, so there is no group 5 for terminals.
+    t.config["mounts"][2]["options"].as_array_mut().unwrap().pop();
+}
+
+/// What a shell sees in the cgroup that the user was given.
+fn in_the_users_cgroup(t: &Bench, script: &str) -> String {
+    let script = format!("mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup/{} && {script}", t.cgroup());
+    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_cgroup_that_was_given_to_a_user_is_divided() {
+    only_ours(|t| {
+        user_with_a_cgroup(t);
+        t.set("/linux/cgroupsPath", json!(format!("/{}/c", t.cgroup())));
+        t.set("/linux/resources", json!({"unified": {"cgroup.max.descendants": "7"}}));
+        t.sleeping("c");
+        let pid = t.pid("c").to_string();
+        let seen = in_the_users_cgroup(t, "cat c/cgroup.max.descendants c/cgroup.procs; stat -c %u c");
+        assert_eq!(seen, format!("7\n{pid}\n{USER}\n"));
+        let own = t.ok(&["exec", "c", "cat", "/proc/self/cgroup"]);
+        assert!(own.lines().any(|line| line == format!("0::/{}/c", t.cgroup())), "{own}");
+        std::fs::write(t.path("limits.json"), r#"{"unified": {"cgroup.max.descendants": "3"}}"#).unwrap();
+        t.ok(&["update", "--resources", "limits.json", "c"]);
+        assert_eq!(in_the_users_cgroup(t, "cat c/cgroup.max.descendants"), "3\n");
+        t.ok(&["pause", "c"]);
+        assert_eq!(t.state("c")["status"], "paused");
+        assert_eq!(in_the_users_cgroup(t, "cat c/cgroup.freeze"), "1\n");
+        t.ok(&["resume", "c"]);
+        t.ok(&["exec", "--detach", "c", "sleep", "1000"]);
+        assert_eq!(t.ok(&["ps", "--format", "json", "c"]).split(',').count(), 2);
+        t.ok(&["delete", "--force", "c"]);
+        assert_eq!(in_the_users_cgroup(t, "ls -d c || echo gone"), "gone\n");
+        // What the user's cgroup has no controller for is an error, and leaves nothing.
+        t.set("/linux/resources", json!({"unified": {"nosuch.max": "1"}}));
+        let (code, stderr) = t.fails(&["run", "c"]);
+        assert!(code == 1 && stderr.contains("nosuch"), "{stderr}");
+        assert_eq!(in_the_users_cgroup(t, "ls -d c || echo gone"), "gone\n");
+        in_the_users_cgroup(t, "cd .. && rmdir $OLDPWD");
+    });
+}
+
 #[test]
 fn a_rootless_spec_runs_as_it_is() {
     everywhere(|t| {
