@@ -254,3 +254,36 @@ fn a_missing_interpreter_is_told_as_the_containers_own_end() {
         assert!(t.fails(&["start", "x"]).1.contains(": exec /run.sh: no such file or directory"));
     });
 }
+
+#[test]
+fn a_container_is_kept_if_that_is_wanted() {
+    // Debian's runc does not know it.
+    only_ours(|t| {
+        t.args(&["sh", "-c", "exit 3"]);
+        assert_eq!(t.fails(&["run", "--keep", "c"]).0, 3);
+        assert_eq!(t.state("c")["status"], "stopped");
+        t.ok(&["delete", "c"]);
+        assert_eq!(t.fails(&["run", "c"]).0, 3);
+        assert_eq!(t.ok(&["list", "-q"]), "");
+    });
+}
+
+/// `first` runs, and nobody else gets its cgroup.
+fn not_in_the_cgroup_of_another(t: &mut Bench) {
+    t.sleeping("first");
+    let mut config = t.config.clone();
+    config["linux"]["cgroupsPath"] = json!(format!("/{}/first", t.cgroup()));
+    std::fs::create_dir_all(t.path("other/rootfs")).unwrap();
+    std::fs::write(t.path("other/config.json"), config.to_string()).unwrap();
+    let (code, stderr) = t.fails(&["run", "--bundle", "other", "second"]);
+    assert!(code == 1 && stderr.contains("container's cgroup is not empty: 1 process(es) found"), "{stderr}");
+    assert_eq!(t.state("first")["status"], "running");
+    assert_eq!(t.ok(&["list", "-q"]), "first\n");
+}
+
+#[test]
+fn a_cgroup_that_is_in_use_is_nobody_elses() {
+    // Debian's runc only warns of it.
+    only_ours(not_in_the_cgroup_of_another);
+    not_in_the_cgroup_of_another(&mut Bench::ours_on_v2());
+}
