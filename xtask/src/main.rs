@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask build|demo|test|ci|suite|bench|gen`.
+//! The project's own chores: `cargo xtask build|demo|test|ci|suite|vm-test|bench|gen`.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command that talks to a person")]
 
@@ -11,6 +11,7 @@ mod leftovers;
 mod packages;
 mod shell;
 mod suite;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ usage: cargo xtask CHORE
                            --peers also beside those of the command in DHOW_PEERS
   suite [RUNTIME [FILE.bats...]]
                            runc's own integration tests against target/dist/dhow-runtime, or RUNTIME
+  vm-test [v1|v2]          what needs a whole machine, in a virtual one: Debian's kernel with systemd
   gen                      api/proto/*.proto -> api/src/generated/
 ";
 
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::bench(rest),
         ["suite"] => suite::run(&shell::target().join("dist/dhow-runtime"), &[]),
         ["suite", runtime, files @ ..] => suite::run(runtime.as_ref(), files),
+        ["vm-test"] => vm::run(None),
+        ["vm-test", only @ ("v1" | "v2")] => vm::run(Some(only)),
         ["recvtty", rest @ ..] => suite::recvtty::serve(rest),
         ["gen"] => codegen::run().map_err(shell::file_error("generate", "api/src/generated".as_ref())),
         _ => {

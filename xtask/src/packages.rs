@@ -45,6 +45,14 @@ pub(crate) const TEST: &[Package] = &[
 pub(crate) const SUITE: &[Package] =
     &[("bats", "bats"), ("gawk", "gawk"), ("patch", "patch"), ("xz-utils", "xz"), ("procps", "ps")];
 
+/// For the virtual machine, beyond [`TEST`].
+pub(crate) const MACHINE: &[Package] = &[
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    // Firmware and boot code that qemu only recommends.
+    ("seabios", "/usr/share/seabios/bios-256k.bin"),
+    ("debootstrap", "debootstrap"),
+];
+
 /// The engines that the benchmark runs beside ours, beyond [`TEST`].
 pub(crate) const PEERS: &[Package] = &[
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
