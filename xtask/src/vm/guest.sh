@@ -48,6 +48,8 @@ dhow() { $runtime --root "$root" "$@"; }
 create() { dhow $systemd create -b "$bundle" "$1" </dev/null >/dev/null 2>"/run/$1.err" || { cat "/run/$1.err"; return 1; }; }
 up() { create "$1" && dhow start "$1"; }
 property() { systemctl show -P "$2" "$1"; }
+# `!` in front of a command is no failure to bash -e.
+fails() { if "$@"; then echo "it succeeded: $*"; return 1; fi; }
 is() { [ "$1" = "$2" ] || { echo "is $1, not $2"; return 1; }; }
 own_cgroup() { echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$1/cgroup")"; }
 pid() { dhow state "$1" | jq .pid; }
@@ -150,13 +152,13 @@ driver_force() {
 	dhow delete c
 	gone vm-c.scope
 	config '.process.args = ["/nosuch"]'
-	! create c
+	fails create c
 	is "$(dhow list -q)" ""
 	gone vm-c.scope
 	# A name that is in use.
 	config .
 	up c
-	! create d
+	fails create d
 	grep -q 'not empty' /run/d.err
 	is "$(dhow list -q)" c
 	dhow exec c true
@@ -175,10 +177,10 @@ driver_failed_unit() {
 
 driver_text() {
 	config '.linux.cgroupsPath = "/a/b"'
-	! create c
+	fails create c
 	grep 'slice:prefix:name' /run/c.err
 	config '.annotations["org.systemd.property.Nonsense"] = "true"'
-	! create c
+	fails create c
 	grep Nonsense /run/c.err
 	config '.linux.cgroupsPath = null'
 	up c
@@ -190,7 +192,7 @@ driver_text() {
 driver_private_socket() {
 	# Without a bus systemd itself answers.
 	config .
-	! DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere create c
+	DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere fails create c
 	grep 'no systemd answers' /run/c.err
 	is "$(dhow list -q)" ""
 	systemctl stop dbus.socket dbus.service
@@ -249,7 +251,7 @@ controllers() {
 	dhow update --memory 33554432 --memory-swap 33554432 --cpu-share 1024 --pids-limit 10 c
 	is "$(cat "$dir/memory.max") $(cat "$dir/cpu.weight") $(cat "$dir/pids.max")" "33554432 100 10"
 	# The limit of processes holds.
-	! dhow exec c sh -c 'for n in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done; wait' 2>/run/fork.err
+	fails dhow exec c sh -c 'for n in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done; wait' 2>/run/fork.err
 	dhow events --stats c | jq -e '.data.memory.usage.limit == 33554432 and .data.pids.limit == 10 and .data.cpu.usage.total > 0'
 	dhow delete --force c
 	[ ! -e "$dir" ]
@@ -293,17 +295,17 @@ END
 	up c
 	is "$(cat "/proc/$(pid c)/attr/current")" "dhow-vm-test (enforce)"
 	is "$(dhow exec c cat /proc/self/attr/current)" "dhow-vm-test (enforce)"
-	! dhow exec c cat /secret
+	fails dhow exec c cat /secret
 	is "$(dhow exec --apparmor dhow-vm-other c cat /proc/self/attr/current)" "dhow-vm-other (enforce)"
 	is "$(dhow exec --apparmor dhow-vm-other c cat /secret)" hidden
 	# It can not be left from inside, nor with no_new_privs by a program.
-	! dhow exec c sh -c 'echo changeprofile unconfined >/proc/self/attr/current'
-	! dhow exec c sh -c 'echo exec unconfined >/proc/self/attr/exec && cat /secret'
+	fails dhow exec c sh -c 'echo changeprofile unconfined >/proc/self/attr/current'
+	fails dhow exec c sh -c 'echo exec unconfined >/proc/self/attr/exec && cat /secret'
 	is "$(dhow exec --no-new-privs c cat /proc/self/attr/current)" "dhow-vm-test (enforce)"
 	dhow delete --force c
 	# A profile that is not there confines nobody: an error, and nothing is left.
 	config '.process.apparmorProfile = "nosuch-profile" | .linux.cgroupsPath = "/vm-test/c"'
-	! create c
+	fails create c
 	is "$(dhow list -q)" ""
 	# A volume over /proc, or a /proc of the image's own making, must not swallow the label (CVE-2019-16884).
 	mkdir -p /run/fake/self/attr /run/fake/1/attr
