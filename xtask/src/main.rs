@@ -28,7 +28,7 @@ usage: cargo xtask CHORE
                            --peers also beside those of the command in DHOW_PEERS
   suite [RUNTIME [FILE.bats...]]
                            runc's own integration tests against target/dist/dhow-runtime, or RUNTIME
-  vm-test [v1|v2]          what needs a whole machine, in a virtual one: Debian's kernel with systemd
+  vm-test [v2|v1|selinux]  what needs a whole machine, in a virtual one: Debian's kernel with systemd
   gen                      api/proto/*.proto -> api/src/generated/
 ";
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         ["suite"] => suite::run(&shell::target().join("dist/dhow-runtime"), &[]),
         ["suite", runtime, files @ ..] => suite::run(runtime.as_ref(), files),
         ["vm-test"] => vm::run(None),
-        ["vm-test", only @ ("v1" | "v2")] => vm::run(Some(only)),
+        ["vm-test", only @ ("v2" | "v1" | "selinux")] => vm::run(Some(only)),
         ["recvtty", rest @ ..] => suite::recvtty::serve(rest),
         ["gen"] => codegen::run().map_err(shell::file_error("generate", "api/src/generated".as_ref())),
         _ => {

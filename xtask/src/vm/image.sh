@@ -3,7 +3,7 @@
 set -euo pipefail
 home=$1 stage=$2
 shift 2
-packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,kmod,apparmor,uidmap,busybox-static,procps,iproute2,jq,runc,linux-image-cloud-amd64
+packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,kmod,apparmor,uidmap,busybox-static,procps,iproute2,jq,runc,secilc,linux-image-cloud-amd64
 mkdir -p "$home"
 exec 9>"$home/.lock"
 flock 9
