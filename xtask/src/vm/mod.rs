@@ -124,7 +124,7 @@ impl Report {
             "end" => self.ended = true,
             _ => {}
         }
-        matches!(word, "begin" | "skip" | "failed")
+        matches!(word, "begin" | "ok" | "skip" | "failed")
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
                 .iter()
                 .map(|line| report.line(line))
                 .collect();
-        assert_eq!(said, [false, true, false, false, false, true, true, false]);
+        assert_eq!(said, [false, true, false, true, false, true, true, false]);
         assert_eq!(report, Report { passed: 1, skipped: 1, failed: vec!["b: c".into()], ended: true });
     }
 }
