@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fs
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
 
-/// Copies everything in `from` to `to`, and `from`'s own owner and mode.
+/// Copies everything in `from` to `to`, and `from`'s own owner. `to` has the mode that it was mounted with.
 ///
 /// # Errors
 /// The first call that failed.
@@ -24,11 +24,21 @@ pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let from = openat(from, c".", flags, Mode::empty())?;
     let to = openat(to, c".", flags, Mode::empty())?;
-    directory(&from, &to)
+    let stat = fstat(&from)?;
+    content(&from, &to)?;
+    fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    futimens(&to, &times(&stat).0, &times(&stat).1)
 }
 
 fn directory(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let stat = fstat(from)?;
+    content(from, to)?;
+    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(to, mode(&stat))?;
+    futimens(to, &times(&stat).0, &times(&stat).1)
+}
+
+fn content(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let mut entries = Dir::from_fd(from.try_clone().or(Err(Errno::EMFILE))?)?;
     for entry in entries.iter() {
         let entry = entry?;
@@ -37,9 +47,7 @@ fn directory(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
             one(from, to, name)?;
         }
     }
-    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    fchmod(to, mode(&stat))?;
-    futimens(to, &times(&stat).0, &times(&stat).1)
+    Ok(())
 }
 
 fn one(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<()> {

@@ -75,6 +75,26 @@ fn a_tmpfs_takes_mode_and_content_of_what_it_covers() {
 }
 
 #[test]
+fn a_tmpfs_over_nothing_is_everybodys_also_when_it_copies() {
+    everywhere(|t| {
+        t.push("/mounts", json!({"destination": "/new", "type": "tmpfs", "source": "t", "options": ["tmpcopyup"]}));
+        assert_eq!(t.shell("stat -c %a /new"), "1777\n");
+    });
+}
+
+#[test]
+fn a_tmpfs_that_copies_has_the_mode_that_it_is_given() {
+    // Debian's runc gives it that of the directory.
+    only_ours(|t| {
+        std::fs::create_dir(t.rootfs("/full")).unwrap();
+        std::fs::write(t.rootfs("/full/file"), "text").unwrap();
+        let options = ["tmpcopyup", "mode=1711"];
+        t.push("/mounts", json!({"destination": "/full", "type": "tmpfs", "source": "t", "options": options}));
+        assert_eq!(t.shell("stat -c %a /full; cat /full/file"), "1711\ntext");
+    });
+}
+
+#[test]
 fn recursive_attributes_reach_what_lies_below() {
     everywhere(|t| {
         let outer = t.path("outer");
