@@ -22,6 +22,7 @@ use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::intel_rdt::{self, Group};
 use crate::net_devices::{self, Found};
+use crate::network::Home;
 use crate::notify;
 use crate::parent::{self, Handshake};
 use crate::plan::Plan;
@@ -188,8 +189,14 @@ impl Unfinished {
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
         let pid_file = request.pid_file.take();
         let held = request.held;
-        self.spawn(request, given, unified, (&ours, theirs))?;
+        // Not on v1: there the cgroups take longer than the mounts.
+        let home = if born_in_cgroup { Home::of(plan) } else { None };
+        self.spawn(request, given, (unified, home.is_some()), (&ours, theirs))?;
         let pid = self.child.as_ref().map_or(0, |c| c.pid);
+        if let Some(home) = home {
+            let made = home.make_another()?;
+            ours.send_with(&Message::Network, made.as_fd()).map_err(Error::sys("hand over the network namespace"))?;
+        }
         if let Some(cgroup) = &mut self.cgroup {
             // The kernel takes its time to verify the filter: the child mounts meanwhile.
             cgroup.filter_devices(plan.resources.as_ref())?;
@@ -227,7 +234,7 @@ impl Unfinished {
         &mut self,
         request: CreateRequest,
         given: &Given<'_>,
-        unified: bool,
+        (unified, network_comes): (bool, bool),
         (ours, theirs): (&Channel, Channel),
     ) -> Result<()> {
         let Given { plan, document, .. } = *given;
@@ -254,8 +261,10 @@ impl Unfinished {
             RootfsSource::DetachedMount(fd) => Some(fd),
             RootfsSource::Config => root_mount,
         };
+        let network = if network_comes { Namespaces::NETWORK } else { Namespaces::NONE };
+        let later = Namespaces::TIME | Namespaces::CGROUP | network;
         let birth = Birth {
-            namespaces: plan.namespaces.new.without(Namespaces::TIME | Namespaces::CGROUP),
+            namespaces: plan.namespaces.new.without(later),
             user,
             pid: birth::take(&mut join, Namespaces::PID),
             cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),
@@ -273,6 +282,7 @@ impl Unfinished {
                 preserve_fds,
                 listen_fds: request.listen_fds,
                 pid: None,
+                network: None,
             },
             plan,
             listener,
@@ -285,6 +295,7 @@ impl Unfinished {
             state: document,
             root: None,
             cgroup_namespace_done: false,
+            network_comes,
         };
         let mut none = Vec::new();
         let entered = Entered::enter(if user_namespace { &mut job.join } else { &mut none })?;

@@ -37,6 +37,7 @@ mod intel_rdt;
 mod lsm;
 mod mountinfo;
 mod net_devices;
+mod network;
 mod notify;
 mod parent;
 mod pid_file;

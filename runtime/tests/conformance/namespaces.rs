@@ -105,6 +105,28 @@ fn names_are_the_containers_own() {
     });
 }
 
+#[test]
+fn a_new_network_is_there_before_what_depends_on_it() {
+    everywhere_and_v2(|t| {
+        let seen = t.path("seen");
+        let find = r#"pid=$(grep -o '"pid": *[0-9]*' | grep -o '[0-9]*$'); readlink /proc/$pid/ns/net"#;
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("{find} > {}", seen.display())]});
+        t.set("/hooks", json!({"createRuntime": [hook]}));
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+        let mut check = |script: &str, expected: &[&str]| {
+            let told = t.shell(&format!("readlink /proc/self/ns/net; ifconfig lo | grep -wo UP; {script}"));
+            let lines: Vec<&str> = told.lines().collect();
+            assert_ne!(lines[0], own);
+            assert_eq!(lines[1..], *expected);
+            assert_eq!(std::fs::read_to_string(&seen).unwrap().trim_end(), lines[0], "what the hook saw");
+            // Without a mount that depends on it.
+            t.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "sysfs");
+        };
+        check("ls /sys/class/net", &["UP", "lo"]);
+        check("true", &["UP"]);
+    });
+}
+
 /// A user namespace that maps its ids to some that nobody has.
 fn map_ids(t: &mut Bench) {
     t.push("/linux/namespaces", json!({"type": "user"}));
