@@ -1,5 +1,6 @@
 //! What security modules this kernel has.
 
+use std::io::Write;
 use std::path::Path;
 
 use nix::sys::statfs::{FsType, statfs};
@@ -7,7 +8,8 @@ use nix::sys::statfs::{FsType, statfs};
 use crate::plan::Process;
 use crate::{Error, Result};
 
-/// Refuses labels of a module that is not there: a process without the confinement that was asked for must not run.
+/// Refuses labels of a module that is not there, and those that SELinux's policy does not know: a process without the
+/// confinement that was asked for must not run.
 ///
 /// # Errors
 /// [`Error::Config`] with the field.
@@ -15,13 +17,24 @@ pub(crate) fn check(process: &Process, mount_label: Option<&str>) -> Result<()> 
     if process.apparmor.is_some() && !apparmor() {
         return Err(Error::config("process.apparmorProfile", "AppArmor is not enabled"));
     }
-    let selinux = [("process.selinuxLabel", process.selinux.is_some()), ("linux.mountLabel", mount_label.is_some())];
-    match selinux.iter().find(|(_, given)| *given) {
-        Some((field, _)) if !selinux_is_mounted() => {
-            Err(Error::config(*field, "selinux label is specified in config, but selinux is disabled or not supported"))
+    for (field, label) in [("process.selinuxLabel", process.selinux.as_deref()), ("linux.mountLabel", mount_label)] {
+        let Some(label) = label else { continue };
+        if !selinux_is_mounted() {
+            let text = "selinux label is specified in config, but selinux is disabled or not supported";
+            return Err(Error::config(field, text));
         }
-        _ => Ok(()),
+        if !is_known(label) {
+            return Err(Error::config(field, format!("{label:?} is no label in the policy that is loaded")));
+        }
     }
+    Ok(())
+}
+
+/// Asks the kernel. Where the caller may not ask, setting the label has to show it.
+fn is_known(label: &str) -> bool {
+    let file = std::fs::OpenOptions::new().write(true).open("/sys/fs/selinux/context");
+    let asked = file.and_then(|mut file| file.write_all(label.as_bytes()));
+    !asked.is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidInput)
 }
 
 fn apparmor() -> bool {

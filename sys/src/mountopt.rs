@@ -97,6 +97,9 @@ const PROPAGATION: [(&str, Propagation); 4] = [
     ("unbindable", Propagation::Unbindable),
 ];
 
+/// Values with commas in them, which have quotes around them for mount(2)'s sake; fsconfig takes them as they are.
+const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
 /// Every option name that is known here, for `features`; those of file systems are not among them.
 pub fn names() -> impl Iterator<Item = String> {
     let own = |n: &&str| (*n).to_owned();
@@ -116,6 +119,7 @@ impl Options {
             let option = option.as_ref();
             if !option.is_empty() && !parsed.known(option) {
                 let (key, value) = match option.split_once('=') {
+                    Some((key, value)) if CONTEXTS.contains(&key) => (key, Some(value.trim_matches('"').to_owned())),
                     Some((key, value)) => (key, Some(value.to_owned())),
                     None => (option, None),
                 };
@@ -129,6 +133,14 @@ impl Options {
     #[must_use]
     pub fn new_mount(&self) -> u64 {
         self.attributes.set
+    }
+
+    /// Takes the read-only attributes away, for a mount that is to be filled first; whether there were any.
+    pub fn make_writable(&mut self) -> bool {
+        let readonly = (self.attributes.set | self.recursive.set) & attr::RDONLY != 0;
+        self.attributes.set &= !attr::RDONLY;
+        self.recursive.set &= !attr::RDONLY;
+        readonly
     }
 
     /// Whether a mount made with these differs in nothing from the one it was copied from.
@@ -244,6 +256,14 @@ mod tests {
         assert_eq!(parsed.propagation, [(Propagation::Private, true)]);
         assert_eq!(parsed.superblock, ["sync"]);
         assert_eq!(parsed.data, [("size".into(), Some("64k".into())), ("quota".into(), None)]);
+    }
+
+    #[test]
+    fn quotes_around_a_label_are_for_mount_alone() {
+        let parsed = Options::parse(["context=\"u:r:t:s0:c1,c2\"", "rootcontext=u:r:t", "name=\"x\""]);
+        let value = |text: &str| Some(text.to_owned());
+        let expected = [("context", "u:r:t:s0:c1,c2"), ("rootcontext", "u:r:t"), ("name", "\"x\"")];
+        assert_eq!(parsed.data, expected.map(|(key, text)| (key.to_owned(), value(text))));
     }
 
     #[test]

@@ -22,7 +22,11 @@ use crate::plan::Mount;
 /// Mounts it. After the cgroup namespace is made: in it the container's cgroup is the root.
 pub(super) fn mount(mount: &Mount, target: &OwnedFd, job: &Init<'_>) -> Result<()> {
     let own = job.plan.namespaces.has(Namespaces::CGROUP);
-    if job.unified { version2(mount, target, own) } else { version1(mount, target, own) }
+    if job.unified {
+        version2(mount, target, own)
+    } else {
+        version1(mount, target, own, job.plan.mount_label.as_deref())
+    }
 }
 
 fn version2(mount: &Mount, target: &OwnedFd, own: bool) -> Result<()> {
@@ -46,12 +50,13 @@ fn host_cgroups(mount: &Mount) -> std::result::Result<OwnedFd, Errno> {
 }
 
 /// A tmpfs with one directory per hierarchy, and symlinks for controllers that share one.
-fn version1(mount: &Mount, target: &OwnedFd, own: bool) -> Result<()> {
+fn version1(mount: &Mount, target: &OwnedFd, own: bool, label: Option<&str>) -> Result<()> {
     // By a handle: the root may be attached on top of the host's /proc.
     let proc = Proc::open()?;
     let text = proc.read(Path::new("self/cgroup")).map_err(Failure::errno("read /proc/self/cgroup"))?;
     let mut top = mount.clone();
     top.options.data = vec![("mode".into(), Some("755".into()))];
+    top.options.data.extend(label.map(|label| ("context".into(), Some(label.into()))));
     top.options.attributes.set &= !attr::RDONLY;
     top.source = "tmpfs".into();
     let tmpfs = make("tmpfs", &top)?;

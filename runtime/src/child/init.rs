@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use dhow_sys::clone::{InChild, Namespaces};
 use dhow_sys::openat2::Root;
 
-use super::{Common, Result, Step, console, devices, hide, isolate, mounts, paths, place_stdio, program, root};
+use super::{Common, Result, Step, console, devices, hide, isolate, labels, mounts, paths, place_stdio, program, root};
 use super::{become_root, new_session, run, scheduling, start};
 use crate::birth::HasChannel;
 use crate::handshake::{Channel, Failure, Message};
@@ -46,6 +46,7 @@ fn steps<'a>() -> [Step<Init<'a>>; 22] {
         |token, job| isolate(token, &mut job.descriptors()),
         |_, job| namespaces(job),
         |_, _| hide(),
+        |_, job| labels::keys(&job.common),
         |_, job| new_session(&job.common),
         |_, job| loopback(job),
         |_, job| root::attach(job),

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use dhow_sys::clone::{InChild, Namespaces};
 
 use super::{
-    Common, Result, Step, become_root, console, hide, isolate, limits, new_session, place_stdio, program, root, run,
-    scheduling,
+    Common, Result, Step, become_root, console, hide, isolate, labels, limits, new_session, place_stdio, program, root,
+    run, scheduling,
 };
 use crate::birth::HasChannel;
 use crate::handshake::{Channel, Failure, Message};
@@ -30,7 +30,7 @@ impl HasChannel for Join<'_> {
 }
 
 /// The order of things.
-fn steps<'a>() -> [Step<Join<'a>>; 11] {
+fn steps<'a>() -> [Step<Join<'a>>; 12] {
     [
         |token, job| {
             let mut keep = job.common.descriptors();
@@ -41,6 +41,7 @@ fn steps<'a>() -> [Step<Join<'a>>; 11] {
         |_, job| limits::initial_affinity(job.common.process),
         // The container's processes can see this one as soon as it is in their namespaces: so first hide.
         |_, _| hide(),
+        |_, job| labels::keys(&job.common),
         |_, job| namespaces(job),
         |_, job| new_session(&job.common),
         |token, job| console::for_exec(token, &job.common),

@@ -10,6 +10,7 @@ mod copy_up;
 mod devices;
 pub(crate) mod init;
 pub(crate) mod join;
+mod labels;
 mod limits;
 mod mounts;
 mod paths;

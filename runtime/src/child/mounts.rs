@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use dhow_sys::mountfd::{Context, attr, clone_tree, is_mount_root, move_mount, set_attr};
+use dhow_sys::mountfd::{Context, clone_tree, is_mount_root, move_mount, set_attr};
 use dhow_sys::openat2::{EMPTY, Resolve, Root, c_path, is_dir, open};
 use dhow_sys::{Errno, mountfd};
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::init::Init;
-use super::{Result, cgroupfs, copy_up};
+use super::{Result, cgroupfs, copy_up, labels};
 use crate::handshake::{Failure, Message};
 use crate::plan::{Mount, MountKind, Plan};
 
@@ -70,7 +70,10 @@ fn one(job: &Init<'_>, mount: &Mount, source: Option<OwnedFd>) -> Result<Option<
         }
         MountKind::Other(kind) => {
             let target = directory(root, mount)?;
-            let made = make(kind, mount)?;
+            let made = match job.plan.mount_label.as_deref().filter(|_| kind == "mqueue") {
+                Some(label) => labels::mqueue(mount, label)?,
+                None => make(kind, mount)?,
+            };
             place(mount, &made, &target)
         }
     }
@@ -209,9 +212,7 @@ fn tmpfs(root: &Root, mount: &Mount) -> Result<Option<OwnedFd>> {
     let target = directory(root, mount)?;
     let mut described = mount.clone();
     let options = &mut described.options;
-    let readonly = (options.attributes.set | options.recursive.set) & attr::RDONLY != 0;
-    options.attributes.set &= !attr::RDONLY;
-    options.recursive.set &= !attr::RDONLY;
+    let readonly = options.make_writable();
     if covers {
         let stat = fstat(&target).map_err(Failure::errno("look at the mount point"))?;
         options.data.push(("mode".into(), Some(format!("{:o}", stat.st_mode & 0o7777))));

@@ -1,5 +1,6 @@
 //! sysctl, masked paths and read-only paths.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -68,7 +69,7 @@ impl Masks {
             other => other.map_err(Failure::errno("find it"))?,
         };
         let stat = fstat(&target).map_err(Failure::errno("look at it"))?;
-        let cover = if is_dir(&stat) { self.empty()? } else { self.null(job)? };
+        let cover = if is_dir(&stat) { self.empty(job.plan.mount_label.as_deref())? } else { self.null(job)? };
         move_mount(cover.as_fd(), target.as_fd()).map_err(Failure::errno("cover it"))
     }
 
@@ -81,22 +82,26 @@ impl Masks {
         keep(&mut self.null, first)
     }
 
-    fn empty(&mut self) -> Result<OwnedFd> {
+    fn empty(&mut self, label: Option<&str>) -> Result<OwnedFd> {
         let made = match self.empty.take() {
             Some(attached) => clone_tree(attached.as_fd(), EMPTY, false).map_err(Failure::errno("copy a mount"))?,
-            None => empty_directory()?,
+            None => empty_directory(label)?,
         };
         keep(&mut self.empty, made)
     }
 }
 
-/// A new file system with nothing in it and no room for anything.
-pub(super) fn empty_directory() -> Result<OwnedFd> {
+/// A new file system with nothing in it and no room for anything; `label`: SELinux's.
+pub(super) fn empty_directory(label: Option<&str>) -> Result<OwnedFd> {
     let error = || Failure::errno("make an empty directory");
     let context = Context::open(c"tmpfs").map_err(error())?;
     let options = [(c"source", c"tmpfs"), (c"mode", c"755"), (c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
     for (key, value) in options {
         context.set_string(key, value).map_err(error())?;
+    }
+    if let Some(label) = label {
+        let label = CString::new(label).map_err(|_nul| Failure::new("linux.mountLabel has a NUL in it"))?;
+        context.set_string(c"context", &label).map_err(error())?;
     }
     context.set_flag(c"ro").map_err(error())?;
     context.create().map_err(error())?;

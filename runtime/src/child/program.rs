@@ -12,8 +12,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, SFlag, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, faccessat, setfsgid, setfsuid};
 
-use super::procfs::Proc;
-use super::{Common, Failure, Result, user};
+use super::{Common, Failure, Result, labels, user};
 use crate::error::{Kind, errno_text};
 use crate::plan::Process;
 
@@ -26,7 +25,7 @@ pub(super) fn look(common: &mut Common<'_>) -> Result<()> {
     as_user(common.process, || find(common.process))?;
     user::own_stdio(common.process);
     // Here, so that a profile that is not loaded is an error of create. They wait for the program.
-    labels(common.process)
+    labels::program(common.process)
 }
 
 /// Does everything that is left, with `hooks` as the last thing, and executes. Returns only on failure.
@@ -172,28 +171,6 @@ fn home(uid: u32) -> Option<PathBuf> {
         (id == uid.to_string().as_bytes()).then(|| PathBuf::from(OsStr::from_bytes(home)))
     };
     text.split(|b| *b == b'\n').find_map(line)
-}
-
-/// Labels that take effect at exec; a label that can't be set is no label, so it is an error.
-fn labels(process: &Process) -> Result<()> {
-    if process.apparmor.is_none() && process.selinux.is_none() {
-        return Ok(());
-    }
-    let proc = Proc::open()?;
-    if let Some(profile) = &process.apparmor {
-        let text = format!("exec {profile}");
-        let written = match proc.write(Path::new("self/attr/apparmor/exec"), text.as_bytes()) {
-            Err(Errno::ENOENT) => proc.write(Path::new("self/attr/exec"), text.as_bytes()),
-            other => other,
-        };
-        written.map_err(Failure::errno(format!("process.apparmorProfile {profile}")))?;
-    }
-    match &process.selinux {
-        Some(label) => proc
-            .write(Path::new("self/attr/exec"), label.as_bytes())
-            .map_err(Failure::errno(format!("process.selinuxLabel {label}"))),
-        None => Ok(()),
-    }
 }
 
 /// Only what was asked for survives exec.

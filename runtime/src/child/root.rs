@@ -172,7 +172,7 @@ fn hide_pseudo(root: BorrowedFd<'_>) -> Result<()> {
         match umount2(&mount.path, MntFlags::MNT_DETACH) {
             // Locked, in a user namespace: then it is covered.
             Err(Errno::EINVAL | Errno::EPERM) => {
-                let cover = paths::empty_directory()?;
+                let cover = paths::empty_directory(None)?;
                 let place = handle(&mount.path)?;
                 move_mount(cover.as_fd(), place.as_fd()).map_err(error())?;
             }
