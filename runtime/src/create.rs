@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use serde_json::value::RawValue;
 
 use crate::birth::{self, Birth, Entered};
-use crate::cgroup::{Cgroup, CgroupPlan, is_unified};
+use crate::cgroup::{Buses, Cgroup, CgroupPlan, is_unified};
 use crate::child::Common;
 use crate::child::init::{self, Init};
 use crate::config::Spec;
@@ -89,6 +89,8 @@ pub(crate) struct Unfinished {
     pub(crate) child: Option<Child>,
     pub(crate) cgroup: Option<Cgroup>,
     intel_rdt: Option<Group>,
+    /// Where the systemd answers that may have made the cgroup, and whether it is the user's.
+    systemd: (Buses, bool),
     done: bool,
 }
 
@@ -134,7 +136,9 @@ impl Unfinished {
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             config: config.clone(),
         };
-        let unfinished = Self { state, dir, lock, child: None, cgroup: None, intel_rdt, done: false };
+        let (buses, rootless) = runtime.systemd();
+        let systemd = (buses.clone(), rootless);
+        let unfinished = Self { state, dir, lock, child: None, cgroup: None, intel_rdt, systemd, done: false };
         unfinished.state.store(&unfinished.dir)?;
         if request.notify {
             notify::make(&unfinished.dir)?;
@@ -346,7 +350,12 @@ impl Drop for Unfinished {
             pidfd::reap(child.pidfd.as_fd(), true).ok();
         }
         if let Some(cgroup) = &self.cgroup {
-            drop(cgroup.remove());
+            let (buses, rootless) = &self.systemd;
+            // A scope whose process was dead before it was moved there never empties, so it does not end by itself.
+            drop(match &self.state.unit {
+                Some(unit) => cgroup.remove_unit(unit, buses, *rootless),
+                None => cgroup.remove(),
+            });
         }
         if let Some(group) = &self.intel_rdt {
             drop(group.remove());
