@@ -41,7 +41,7 @@ pub(crate) struct Init<'a> {
 }
 
 /// The order of things. Each function says why it is where it is.
-fn steps<'a>() -> [Step<Init<'a>>; 22] {
+fn steps<'a>() -> [Step<Init<'a>>; 23] {
     [
         |token, job| isolate(token, &mut job.descriptors()),
         |_, job| namespaces(job),
