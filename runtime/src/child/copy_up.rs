@@ -105,13 +105,15 @@ mod tests {
         fs::create_dir(&b).unwrap();
         fs::write(a.join("sub/file"), "text").unwrap();
         fs::set_permissions(a.join("sub/file"), fs::Permissions::from_mode(0o4711)).unwrap();
-        fs::set_permissions(&a, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(a.join("sub"), fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(&b, fs::Permissions::from_mode(0o710)).unwrap();
         symlink("/nowhere", a.join("link")).unwrap();
         let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
         tree(from.as_fd(), to.as_fd()).unwrap();
         assert_eq!(fs::read_to_string(b.join("sub/file")).unwrap(), "text");
         assert_eq!(fs::metadata(b.join("sub/file")).unwrap().mode() & 0o7777, 0o4711);
-        assert_eq!(fs::metadata(&b).unwrap().mode() & 0o7777, 0o1777);
+        assert_eq!(fs::metadata(b.join("sub")).unwrap().mode() & 0o7777, 0o1777);
+        assert_eq!(fs::metadata(&b).unwrap().mode() & 0o7777, 0o710);
         assert_eq!(fs::read_link(b.join("link")).unwrap().to_str(), Some("/nowhere"));
         assert!(b.join("sub/deep").is_dir());
     }
