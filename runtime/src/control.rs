@@ -11,7 +11,7 @@ use crate::cgroup::{Cgroup, CgroupPlan, FreezerState, OomWatch, Stats};
 use crate::config::{self, Process};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
-use crate::intel_rdt::{self, Group};
+use crate::intel_rdt::{self, Group, Shares};
 use crate::plan::{IntelRdt, Plan};
 use crate::state::{Lock, State};
 use crate::{CgroupDriver, Error, Result, Runtime, Status};
@@ -239,6 +239,17 @@ pub(crate) fn update_shares(runtime: &Runtime, id: &str, l3_cache: &str, bandwid
     }
     group.change(&plan)?;
     if own { group.attach(state.init_process_pid) } else { Ok(()) }
+}
+
+/// See [`Runtime::shares`].
+pub(crate) fn shares(runtime: &Runtime, id: &str) -> Result<Shares> {
+    let state = State::load(runtime.root(), id)?;
+    let Ok(root) = intel_rdt::root() else { return Ok(Shares::default()) };
+    let given = if state.may_have("intelRdt") { state.spec()?.linux.and_then(|linux| linux.intel_rdt) } else { None };
+    if given.is_none() && !state.intel_rdt {
+        return Ok(Shares::default());
+    }
+    Ok(Shares::read(&root, &Group::new(&root, &IntelRdt::new(&given.unwrap_or_default())?, id)))
 }
 
 /// See [`Runtime::process`].

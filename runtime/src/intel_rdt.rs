@@ -8,12 +8,16 @@
 //!
 //! A class that config.json names belongs to whoever made it and stays; one of the container's own goes with it.
 
+mod shares;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::plan::IntelRdt;
 use crate::{Error, Result, mountinfo};
+
+pub use shares::{BandwidthInfo, CacheInfo, Occupancy, Shares, Traffic};
 
 /// A container's place in resctrl.
 #[derive(Debug)]

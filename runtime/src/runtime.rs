@@ -14,6 +14,7 @@ use crate::config::Process;
 use crate::plan::Plan;
 use crate::{
     CheckpointRequest, ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RestoreRequest, Result,
+    Shares,
 };
 use crate::{checkpoint, control, create, exec, inspect, notify, start};
 
@@ -283,6 +284,14 @@ impl Runtime {
     /// sense.
     pub fn update_shares(&self, id: &str, l3_cache: &str, bandwidth: &str) -> Result<()> {
         control::update_shares(self, id, l3_cache, bandwidth)
+    }
+
+    /// What it has of the caches and of the memory bandwidth; nothing on a machine without resctrl.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::BadState`].
+    pub fn shares(&self, id: &str) -> Result<Shares> {
+        control::shares(self, id)
     }
 
     /// All containers of this root. One with a bad state is listed as such and breaks nothing.

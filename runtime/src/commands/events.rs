@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use dhow_runtime::Shares;
 use dhow_runtime::cgroup::{OomWatch, Stats};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,7 +44,17 @@ struct Event<'a> {
     kind: &'static str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a Stats>,
+    data: Option<Data>,
+}
+
+/// What runc's document has.
+#[derive(Serialize)]
+struct Data {
+    #[serde(flatten)]
+    stats: Stats,
+    intel_rdt: Shares,
+    /// runc counts only interfaces that it has made itself, and from config.json it makes none.
+    network_interfaces: Option<()>,
 }
 
 impl Event<'_> {
@@ -54,8 +65,9 @@ impl Event<'_> {
 }
 
 fn tell_stats(context: &Context, id: &str) -> Result<(), Failure> {
-    let stats = context.runtime.stats(id)?;
-    Event { kind: "stats", id, data: Some(&stats) }.tell()
+    let data =
+        Data { stats: context.runtime.stats(id)?, intel_rdt: context.runtime.shares(id)?, network_interfaces: None };
+    Event { kind: "stats", id, data: Some(data) }.tell()
 }
 
 /// Waits for what happens to one container.

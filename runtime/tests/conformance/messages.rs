@@ -90,6 +90,12 @@ fn statistics_come_until_the_container_has_ended() {
         t.sleeping("c");
         let once = t.ok(&["events", "--stats", "c"]);
         assert!(once.starts_with(r#"{"type":"stats","id":"c","data":{"#) && once.lines().count() == 1, "{once}");
+        let data: Value = serde_json::from_str(&once).unwrap();
+        let data = data["data"].as_object().unwrap();
+        for field in ["cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"] {
+            assert!(data.contains_key(field), "{field}: {once}");
+        }
+        assert!(once.ends_with("\"network_interfaces\":null}}\n") && data["cpu"]["usage"].is_object(), "{once}");
         assert!(t.fails(&["events", "--interval", "0s", "c"]).1.contains("greater than 0"));
         let mut events = t.command(&["events", "--interval", "50ms", "c"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
