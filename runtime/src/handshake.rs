@@ -215,6 +215,13 @@ mod tests {
         assert_eq!(b.receive().unwrap().unwrap().0, Message::Ready);
         b.send(&Message::Mapped).unwrap();
         assert!(b.receive().unwrap().is_none());
+        for kind in 0..=u8::MAX {
+            for length in 0..8 {
+                let bytes = [&[kind][..], &vec![0xff; length]].concat();
+                let known = Message::decode(&bytes);
+                assert!(known.is_none_or(|message| message.encode() == bytes || kind == 9), "{bytes:?}");
+            }
+        }
         assert_eq!(Message::decode(&[77]), None);
         assert_eq!(Message::decode(&[3, 1]), None);
     }

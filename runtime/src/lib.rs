@@ -36,6 +36,9 @@ mod inspect;
 mod intel_rdt;
 mod lsm;
 mod mountinfo;
+#[cfg(test)]
+#[path = "../tests/mutation/mod.rs"]
+mod mutation;
 mod net_devices;
 mod network;
 mod notify;

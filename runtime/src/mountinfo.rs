@@ -1,5 +1,6 @@
 //! The mount table of this process's mount namespace, as `/proc/self/mountinfo` has it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -37,12 +38,13 @@ pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
 }
 
-/// The numbers of a mount and of everything that is mounted on it, at any depth.
+/// The numbers of a mount and of everything that is mounted on it, at any depth. A table that goes in circles ends them.
 pub(crate) fn below(mounts: &[Mount], top: u64) -> Vec<u64> {
     let mut found = vec![top];
+    let mut fresh = BTreeSet::from([top]);
     let mut at = 0;
     while let Some(parent) = found.get(at).copied() {
-        found.extend(mounts.iter().filter(|m| m.parent == parent && m.id != parent).map(|m| m.id));
+        found.extend(mounts.iter().filter(|m| m.parent == parent && fresh.insert(m.id)).map(|m| m.id));
         at += 1;
     }
     found
@@ -88,7 +90,10 @@ const FILE: &str = "/proc/self/mountinfo";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::mutation::{damaged, damages, rounds};
 
     #[test]
     fn lines() {
@@ -108,6 +113,25 @@ mod tests {
         let mounts = [line(5, 9), line(9, 2), line(2, 1), line(3, 2), line(1, 1)];
         assert_eq!(below(&mounts, 9), [9, 5]);
         assert_eq!(below(&mounts, 2), [2, 9, 3, 5]);
+        assert_eq!(below(&[line(1, 2), line(2, 1)], 1), [1, 2], "in a circle");
+    }
+
+    proptest! {
+        #![proptest_config(rounds(500))]
+
+        #[test]
+        fn damaged_lines_are_read_or_left_out(damages in damages()) {
+            let text = br"5 9 0:1 / /a\0401 rw shared:2 - tmpfs t rw
+9 2 0:1 / /x rw - tmpfs t rw
+2 1 0:1 / /x rw - tmpfs t rw,a=b
+1 2 0:1 / / rw - tmpfs t rw";
+            let text = damaged(text, &damages);
+            let mounts = parse(&text);
+            prop_assert!(mounts.len() <= text.split(|byte| *byte == b'\n').count());
+            for mount in &mounts {
+                prop_assert!(below(&mounts, mount.id).len() <= mounts.len());
+            }
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@
 
 use std::path::Path;
 
-use dhow_runtime::config::Spec;
+use dhow_runtime::config::{Process, Spec, resources_from_json};
 use dhow_runtime::plan::Plan;
 use dhow_runtime::{Error, Runtime, Status};
-use proptest::collection::vec;
+use mutation::{changed, changes, damaged, damages, rounds};
 use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
+
+mod mutation;
 
 /// A configuration with a bit of everything.
 fn config() -> Value {
@@ -92,91 +92,9 @@ fn config() -> Value {
     })
 }
 
-/// Anything that a document can have in a place, more often what is nearly right.
-fn anything() -> impl Strategy<Value = Value> {
-    let text = prop_oneof![prop::sample::select(vec![
-        "",
-        "/",
-        ".",
-        "..",
-        "a/../b",
-        "/proc/self/fd/7",
-        "\0",
-        "=",
-        "-1",
-        "rw",
-        "SCMP_ACT_ALLOW",
-        "CAP_X"
-    ]),];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        (-2_i64..5).prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        text.prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 12, 4, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[a-z]{0,4}|type|path|names", inner, 0..4).prop_map(|map| json!(map)),
-        ]
-    })
-}
-
-/// Every place of a document, as pointers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found)),
-        Value::Array(list) => {
-            list.iter().enumerate().for_each(|(n, value)| places(value, &format!("{at}/{n}"), found));
-        }
-        _ => {}
-    }
-}
-
 /// What a field's name begins with.
 const TOP: [&str; 9] =
     ["ociVersion", "process", "root", "hostname", "domainname", "mounts", "hooks", "annotations", "linux"];
-
-#[derive(Debug, Clone)]
-enum Change {
-    Replace(Value),
-    Remove,
-    Repeat,
-}
-
-fn changes() -> impl Strategy<Value = Vec<(Index, Change)>> {
-    let change = prop_oneof![
-        4 => anything().prop_map(Change::Replace),
-        1 => Just(Change::Remove),
-        1 => Just(Change::Repeat),
-    ];
-    vec((any::<Index>(), change), 1..4)
-}
-
-fn changed(mut document: Value, changes: &[(Index, Change)]) -> Value {
-    for (place, change) in changes {
-        let mut all = Vec::new();
-        places(&document, "", &mut all);
-        let pointer = &all[place.index(all.len())];
-        let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
-        match (change, document.pointer_mut(parent).unwrap()) {
-            (Change::Replace(value), _) => *document.pointer_mut(pointer).unwrap() = value.clone(),
-            (Change::Remove, Value::Object(map)) => drop(map.remove(key)),
-            (Change::Remove, Value::Array(list)) => drop(list.remove(key.parse().unwrap())),
-            (Change::Repeat, Value::Array(list)) => {
-                let copy = list[key.parse::<usize>().unwrap()].clone();
-                list.push(copy);
-            }
-            _ => {}
-        }
-    }
-    document
-}
 
 /// As far as a document can be understood without doing anything.
 fn understand(bytes: &[u8]) -> Result<(), Error> {
@@ -200,24 +118,13 @@ fn check(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Cuts the text and changes bits of it.
-fn damaged(text: &[u8], cut: Option<Index>, flips: &[(Index, u8)]) -> Vec<u8> {
-    let mut bytes = text.to_vec();
-    for (place, bit) in flips {
-        let place = place.index(bytes.len());
-        bytes[place] ^= 1 << (bit % 8);
-    }
-    bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
-    bytes
-}
-
 #[test]
 fn the_one_that_is_changed_is_good() {
     understand(config().to_string().as_bytes()).unwrap();
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, rng_seed: RngSeed::Fixed(5), ..ProptestConfig::default() })]
+    #![proptest_config(rounds(700))]
 
     #[test]
     fn a_changed_configuration_is_accepted_or_its_field_named(changes in changes()) {
@@ -227,22 +134,38 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_configuration_is_accepted_or_its_field_named(
-        cut in prop::option::of(any::<Index>()),
-        flips in vec((any::<Index>(), any::<u8>()), 0..4),
-    ) {
-        check(&damaged(config().to_string().as_bytes(), cut, &flips));
+    fn a_damaged_configuration_is_accepted_or_its_field_named(damages in damages()) {
+        check(&damaged(config().to_string().as_bytes(), &damages));
+    }
+
+    #[test]
+    fn a_changed_process_is_accepted_or_its_field_named(changes in changes(), damages in damages()) {
+        let text = changed(config()["process"].clone(), &changes).to_string();
+        match Process::from_json(&damaged(text.as_bytes(), &damages)) {
+            Ok(_) => {}
+            Err(Error::Config { field, problem }) => prop_assert!(!field.is_empty() && !problem.is_empty()),
+            Err(other) => prop_assert!(false, "{}", other.chain()),
+        }
+    }
+
+    #[test]
+    fn changed_resources_are_accepted_or_their_field_named(changes in changes(), damages in damages()) {
+        let text = changed(config()["linux"]["resources"].clone(), &changes).to_string();
+        match resources_from_json(&damaged(text.as_bytes(), &damages)) {
+            Ok(_) => {}
+            Err(Error::Config { field, problem }) => prop_assert!(!field.is_empty() && !problem.is_empty()),
+            Err(other) => prop_assert!(false, "{}", other.chain()),
+        }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(5), ..ProptestConfig::default() })]
+    #![proptest_config(rounds(300))]
 
     #[test]
     fn a_damaged_state_is_its_own_trouble(
         changes in prop::option::of(changes()),
-        cut in prop::option::of(any::<Index>()),
-        flips in vec((any::<Index>(), any::<u8>()), 0..3),
+        damages in damages(),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let state = |id: &str| json!({
@@ -256,7 +179,7 @@ proptest! {
         };
         write("good", state("good").to_string().as_bytes());
         let bad = changed(state("bad"), &changes.unwrap_or_default()).to_string();
-        write("bad", &damaged(bad.as_bytes(), cut, &flips));
+        write("bad", &damaged(bad.as_bytes(), &damages));
         let runtime = Runtime::new(dir.path());
         let listing = runtime.list().unwrap();
         prop_assert!(listing.containers.iter().any(|c| c.id == "good" && c.status == Status::Stopped));

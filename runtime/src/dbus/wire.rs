@@ -276,6 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mutation::{damaged, damages, rounds};
 
     #[test]
     fn a_call_in_bytes() {
@@ -334,6 +335,30 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(rounds(1000))]
+
+        #[test]
+        fn a_damaged_message_is_read_or_refused(damages in damages()) {
+            let fields = [
+                (field::PATH, Value::ObjectPath("/org/freedesktop/systemd1".into())),
+                (field::INTERFACE, "org.freedesktop.systemd1.Manager".into()),
+                (field::MEMBER, "JobRemoved".into()),
+                (field::REPLY_SERIAL, Value::Uint32(3)),
+                (field::SENDER, ":1.0".into()),
+            ];
+            let body = [Value::Uint32(7), Value::ObjectPath("/a".into()), "unit".into(), "done".into()];
+            let bytes = damaged(&encode(SIGNAL, 9, &fields, &body), &damages);
+            let told = bytes.first_chunk().map(length);
+            if let Some(Ok(told)) = told {
+                prop_assert!(told <= 2 * (GREATEST + FIXED));
+            }
+            if let Ok(message) = decode(&bytes) {
+                prop_assert!(message.body.len() <= bytes.len());
+                drop(message.texts("uoss"));
+                drop(message.explanation());
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), fields in 0_u32..200) {
             let mut message = vec![b'l', 2, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0];

@@ -1,6 +1,6 @@
 //! A process: who it is, what it may, how it runs. The same for a container's first one and for exec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -351,7 +351,8 @@ fn memory_policy(given: &config::MemoryPolicy) -> Result<Option<(u32, Vec<u32>)>
 /// A list like `0-3,7`.
 fn cpus(field: &str, list: &str) -> Result<Option<Vec<usize>>> {
     let error = || Error::config(field, format!("{list:?} is no list like 0-3,7"));
-    let mut cpus = Vec::new();
+    // Each once: a short list can name the same ones over and over.
+    let mut cpus = BTreeSet::new();
     for part in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let first: usize = first.trim().parse().map_err(|_number| error())?;
@@ -361,7 +362,7 @@ fn cpus(field: &str, list: &str) -> Result<Option<Vec<usize>>> {
         }
         cpus.extend(first..=last);
     }
-    Ok((!cpus.is_empty()).then_some(cpus))
+    Ok((!cpus.is_empty()).then(|| cpus.into_iter().collect()))
 }
 
 #[cfg(test)]

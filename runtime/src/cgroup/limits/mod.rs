@@ -176,7 +176,52 @@ impl Value {
 
 #[cfg(test)]
 mod tests {
+    use oci_spec::runtime::LinuxResources;
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::mutation::{changed, changes, damaged, damages, rounds};
+
+    /// A bit of everything, in texts and in numbers.
+    fn resources() -> serde_json::Value {
+        let device = json!([{"major": 8, "minor": 0, "rate": 1000}]);
+        json!({
+            "memory": {"limit": 8192, "swap": 12288, "reservation": 2048, "swappiness": 60, "checkBeforeUpdate": true,
+                "kernel": 1, "kernelTCP": 1, "disableOOMKiller": true},
+            "cpu": {"shares": 1024, "quota": 25500, "period": 50000, "burst": 5, "idle": 0, "cpus": "0,9-10", "mems": "0",
+                "realtimeRuntime": 5, "realtimePeriod": 10},
+            "pids": {"limit": 7},
+            "blockIO": {"weight": 100, "leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "weight": 500}],
+                "throttleReadBpsDevice": device, "throttleWriteBpsDevice": device,
+                "throttleReadIOPSDevice": device, "throttleWriteIOPSDevice": device},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}],
+            "network": {"classID": 1, "priorities": [{"name": "lo", "priority": 5}]},
+            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10}},
+            "unified": {"memory.high": "1000000", "cpu.max": "5000 10000", "cpu.weight": "7", "cpuset.cpus": "0-1", "pids.max": "9"}
+        })
+    }
+
+    proptest! {
+        #![proptest_config(rounds(1000))]
+
+        #[test]
+        fn changed_resources_become_files_and_properties_or_are_refused(changes in changes(), damages in damages()) {
+            let text = changed(resources(), &changes).to_string();
+            let Ok(resources) = serde_json::from_slice::<LinuxResources>(&damaged(text.as_bytes(), &damages)) else {
+                return Ok(());
+            };
+            for settings in [v1::settings(&resources), v2::settings(&resources)] {
+                match settings {
+                    Ok(settings) => prop_assert!(settings.list.iter().all(|s| !s.field.is_empty() && !s.choices.is_empty())),
+                    Err(error) => prop_assert!(error.to_string().starts_with("linux.resources."), "{error}"),
+                }
+            }
+            for (unified, version) in [(false, 230), (true, 241), (true, 257)] {
+                drop(systemd::properties(&resources, &systemd::Machine { unified, version }, systemd::Current::default()));
+            }
+        }
+    }
 
     #[test]
     fn a_controller_that_is_not_there_is_named() {

@@ -120,7 +120,22 @@ fn parse_blkio(text: &str) -> Vec<BlkioEntry> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::mutation::{damaged, damages, rounds};
+
+    proptest! {
+        #![proptest_config(rounds(300))]
+
+        #[test]
+        fn damaged_statistics_are_read_as_far_as_they_go(damages in damages()) {
+            let text = damaged(b"259:65536 Read 10\n259:65536 Write 20\nTotal 30\nnr_periods 7\n0-3,9\n", &damages);
+            let text = String::from_utf8_lossy(&text);
+            prop_assert!(parse_blkio(&text).len() <= text.lines().count());
+            prop_assert!(flat(&text).len() <= text.lines().count());
+        }
+    }
 
     #[test]
     fn block_devices_with_large_numbers() {
