@@ -2,7 +2,8 @@
 //!
 //! A pid namespace to be joined takes effect for children only, so the runtime itself enters it around the clone.
 //! A user namespace to be joined must own the new namespaces, so it has to be entered before they are made; the runtime
-//! can't come back from there, so a helper process enters and clones the container's process as its sibling.
+//! can't come back from there, so a helper process enters and clones the container's process as its sibling. So it does where
+//! the runtime could not come back from a pid namespace: as root of a user namespace that its own does not belong to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -96,16 +97,19 @@ impl Birth<'_> {
         T: HasChannel,
     {
         match &self.user {
-            None => self.direct(false, |token| main(token, job)).map_err(refused),
-            Some(user) => {
+            None if self.pid.is_none() || may_come_back() => {
+                self.direct(false, |token| main(token, job)).map_err(refused)
+            }
+            user => {
                 let helper = |_: &InChild| {
-                    let born = nix::sched::setns(user, Namespaces::USER.flags());
+                    let enter = |user| nix::sched::setns(user, Namespaces::USER.flags());
+                    let born = user.as_ref().map_or(Ok(()), enter);
                     // The inner child is a fork of this one: it has the job, too. This one only tells its pid.
                     let told = job.channel().as_fd().try_clone_to_owned().map(Channel::from_socket);
                     let Ok(told) = told else { return 1 };
                     let message = match born.and_then(|()| self.direct(true, |token| main(token, job))) {
                         Ok(child) => Message::Born { pid: child.pid },
-                        Err(e) => Message::Failed(Failure::errno("clone in the joined user namespace")(e)),
+                        Err(e) => Message::Failed(Failure::errno("clone in the joined namespace")(e)),
                     };
                     u8::from(told.send(&message).is_err())
                 };
@@ -133,6 +137,12 @@ impl Birth<'_> {
         }
         born
     }
+}
+
+/// Whether this process has power over its own pid namespace, so that it can enter it again.
+fn may_come_back() -> bool {
+    let own = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    own.is_ok_and(|own| nix::sched::setns(own, Namespaces::PID.flags()).is_ok())
 }
 
 /// Something that has the child's end of the channel.

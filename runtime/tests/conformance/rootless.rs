@@ -1,6 +1,8 @@
 //! Containers of users who are not root: with what the kernel lets them have, and with what newuidmap and newgidmap add.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -124,7 +126,7 @@ fn user_with_a_cgroup(t: &mut Bench) {
 /// What a shell sees in the cgroup that the user was given.
 fn in_the_users_cgroup(t: &Bench, script: &str) -> String {
     let script = format!("mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup/{} && {script}", t.cgroup());
-    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -174,4 +176,34 @@ fn a_rootless_spec_runs_as_it_is() {
         t.set("/process/terminal", json!(false));
         assert_eq!(t.shell("id -u; cat /proc/self/setgroups; test -d /sys/class && echo sys"), "0\ndeny\nsys\n");
     });
+}
+
+#[test]
+fn exec_works_for_root_of_a_user_namespace_without_another_one() {
+    // As under podman, whose own process is in the user namespace: the host's pid namespace is not its own to come back to.
+    everywhere(|t| {
+        t.belong_to(USER);
+        let id = USER.to_string();
+        let mut holder = Command::new("setpriv");
+        holder.args(["--reuid", &id, "--regid", &id, "--clear-groups", "unshare", "--user", "--map-root-user"]);
+        let holder = holder.args(["sh", "-c", "echo; exec sleep 1000"]).stdout(Stdio::piped()).spawn();
+        let mut holder = Ended(holder.unwrap());
+        holder.0.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        t.inside(&["nsenter", "--user", "--target", &holder.0.id().to_string()]);
+        t.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/pts");
+        t.sleeping("c");
+        assert_eq!(t.ok(&["exec", "c", "sh", "-c", "id -u; cat /proc/1/comm"]), "0\nsleep\n");
+        // The runtime gets into its namespace only as long as it lives.
+        t.ok(&["delete", "--force", "c"]);
+    });
+}
+
+/// A process that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
