@@ -22,7 +22,6 @@ use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::intel_rdt::{self, Group};
 use crate::net_devices::{self, Found};
-use crate::network::Home;
 use crate::notify;
 use crate::parent::{self, Handshake};
 use crate::plan::Plan;
@@ -193,14 +192,8 @@ impl Unfinished {
         let (ours, theirs) = Channel::pair().map_err(Error::sys("make a socket pair"))?;
         let pid_file = request.pid_file.take();
         let held = request.held;
-        // Not on v1: there the cgroups take longer than the mounts.
-        let home = if born_in_cgroup { Home::of(plan) } else { None };
-        self.spawn(request, given, (unified, home.is_some()), (&ours, theirs))?;
+        self.spawn(request, given, unified, (&ours, theirs))?;
         let pid = self.child.as_ref().map_or(0, |c| c.pid);
-        if let Some(home) = home {
-            let made = home.make_another()?;
-            ours.send_with(&Message::Network, made.as_fd()).map_err(Error::sys("hand over the network namespace"))?;
-        }
         if let Some(cgroup) = &mut self.cgroup {
             // The kernel takes its time to verify the filter: the child mounts meanwhile.
             cgroup.filter_devices(plan.resources.as_ref())?;
@@ -238,7 +231,7 @@ impl Unfinished {
         &mut self,
         request: CreateRequest,
         given: &Given<'_>,
-        (unified, network_comes): (bool, bool),
+        unified: bool,
         (ours, theirs): (&Channel, Channel),
     ) -> Result<()> {
         let Given { plan, document, .. } = *given;
@@ -265,10 +258,8 @@ impl Unfinished {
             RootfsSource::DetachedMount(fd) => Some(fd),
             RootfsSource::Config => root_mount,
         };
-        let network = if network_comes { Namespaces::NETWORK } else { Namespaces::NONE };
-        let later = Namespaces::TIME | Namespaces::CGROUP | network;
         let birth = Birth {
-            namespaces: plan.namespaces.new.without(later),
+            namespaces: plan.namespaces.new.without(Namespaces::TIME | Namespaces::CGROUP),
             user,
             pid: birth::take(&mut join, Namespaces::PID),
             cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),
@@ -286,7 +277,6 @@ impl Unfinished {
                 preserve_fds,
                 listen_fds: request.listen_fds,
                 pid: None,
-                network: None,
             },
             plan,
             listener,
@@ -299,7 +289,6 @@ impl Unfinished {
             state: document,
             root: None,
             cgroup_namespace_done: false,
-            network_comes,
         };
         let mut none = Vec::new();
         let entered = Entered::enter(if user_namespace { &mut job.join } else { &mut none })?;

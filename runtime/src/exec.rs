@@ -81,7 +81,6 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
             preserve_fds: request.preserve_fds,
             listen_fds: 0,
             pid: None,
-            network: None,
         },
         root: if namespaces.contains(Namespaces::MOUNT) { None } else { Some(root_of(&state, &target)?) },
         target,

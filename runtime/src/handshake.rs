@@ -6,7 +6,6 @@
 //!     │◀─────────────────────── Born{pid} ────│  from a helper, only when a user namespace is joined
 //!     │◀───────────────────────── Unshared ────│  only with a new user or time namespace
 //!     │── Mapped ─────────────────────────────▶│  its ids are mapped, its clocks set
-//!     │── Network (+ fd) ─────────────────────▶│  only for a new network namespace that the runtime makes meanwhile (v2)
 //!     │── Attached{pid} ──────────────────────▶│  it is in its cgroup, the limits hold; read when it first matters
 //!     │◀───────── MapMount{index} (+ fd) ──────│  only for an id-mapped mount whose source is the container's own
 //!     │── MountMapped ────────────────────────▶│
@@ -37,7 +36,6 @@ use crate::error::{Kind, errno_text};
 pub(crate) enum Message {
     Unshared,
     Mapped,
-    Network,
     Attached { pid: i32 },
     MapMount { index: u32 },
     MountMapped,
@@ -89,7 +87,6 @@ impl Message {
             Self::Recorded => vec![12],
             Self::MapMount { index } => [&[13][..], &index.to_ne_bytes()].concat(),
             Self::MountMapped => vec![14],
-            Self::Network => vec![15],
             Self::Born { pid } => [&[10][..], &pid.to_ne_bytes()].concat(),
             Self::Failed(failure) => {
                 let kind = KINDS.iter().position(|k| *k == failure.kind).and_then(|k| u8::try_from(k).ok());
@@ -114,7 +111,6 @@ impl Message {
             [12] => Self::Recorded,
             [13, index @ ..] => Self::MapMount { index: u32::from_ne_bytes(index.try_into().ok()?) },
             [14] => Self::MountMapped,
-            [15] => Self::Network,
             [10, pid @ ..] => Self::Born { pid: i32::from_ne_bytes(pid.try_into().ok()?) },
             [9, kind, text @ ..] => Self::Failed(Failure {
                 kind: *KINDS.get(usize::from(*kind))?,

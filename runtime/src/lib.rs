@@ -40,7 +40,6 @@ mod mountinfo;
 #[path = "../tests/mutation/mod.rs"]
 mod mutation;
 mod net_devices;
-mod network;
 mod notify;
 mod parent;
 mod pid_file;

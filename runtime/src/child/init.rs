@@ -36,12 +36,10 @@ pub(crate) struct Init<'a> {
     /// The root directory, once it is mounted.
     pub(crate) root: Option<Root>,
     pub(crate) cgroup_namespace_done: bool,
-    /// The parent makes the network namespace, and this process has not joined it yet.
-    pub(crate) network_comes: bool,
 }
 
 /// The order of things. Each function says why it is where it is.
-fn steps<'a>() -> [Step<Init<'a>>; 23] {
+fn steps<'a>() -> [Step<Init<'a>>; 22] {
     [
         |token, job| isolate(token, &mut job.descriptors()),
         |_, job| namespaces(job),
@@ -51,7 +49,6 @@ fn steps<'a>() -> [Step<Init<'a>>; 23] {
         |_, job| loopback(job),
         |_, job| root::attach(job),
         |_, job| mounts::all(job),
-        |_, job| job.network(),
         |_, job| devices::all(job),
         |token, job| console::for_init(token, job),
         |_, job| early_hooks(job),
@@ -110,12 +107,6 @@ impl Init<'_> {
         Ok(self.state.render(status, pid))
     }
 
-    /// The network namespace, if the parent makes it: as late as can be, when all that does not depend on it is mounted. Hooks
-    /// already expect it.
-    pub(super) fn network(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.network_comes) { self.common.join_network() } else { Ok(()) }
-    }
-
     /// A cgroup namespace, once this process is in its cgroup, which becomes the namespace's root. Cloned into it the
     /// kernel would have taken the parent's cgroup.
     pub(super) fn cgroup_namespace(&mut self) -> Result<()> {
@@ -153,7 +144,7 @@ fn namespaces(job: &mut Init<'_>) -> Result<()> {
 }
 
 fn loopback(job: &Init<'_>) -> Result<()> {
-    if job.plan.namespaces.new.contains(Namespaces::NETWORK) && !job.network_comes {
+    if job.plan.namespaces.new.contains(Namespaces::NETWORK) {
         dhow_sys::net::loopback_up().map_err(Failure::errno("bring loopback up"))?;
     }
     Ok(())

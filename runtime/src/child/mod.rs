@@ -25,7 +25,7 @@ pub(crate) use mounts::bind_source;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use dhow_sys::clone::{InChild, Namespaces};
+use dhow_sys::clone::InChild;
 use dhow_sys::{Errno, fd, process};
 
 use crate::handshake::{Channel, Failure, Message};
@@ -59,8 +59,6 @@ pub(crate) struct Common<'a> {
     pub(crate) listen_fds: u32,
     /// Own pid as the parent sees it, once the parent has told it; then the cgroup is the right one, too.
     pub(crate) pid: Option<i32>,
-    /// The network namespace that the parent has made, once it has told.
-    pub(crate) network: Option<OwnedFd>,
 }
 
 /// Where a seccomp notification descriptor goes.
@@ -98,12 +96,6 @@ impl Common<'_> {
                         return Ok(());
                     }
                 }
-                Some((Message::Network, namespace)) => {
-                    self.network = namespace;
-                    if *wanted == Message::Network {
-                        return Ok(());
-                    }
-                }
                 Some((message, _)) if message == *wanted => return Ok(()),
                 Some((message, _)) => return Err(Failure::new(format!("unexpected {message:?} from the runtime"))),
             }
@@ -119,16 +111,6 @@ impl Common<'_> {
                 Ok(self.pid.unwrap_or_default())
             }
         }
-    }
-
-    /// Joins the network namespace that the parent makes, once it is there.
-    fn join_network(&mut self) -> Result<()> {
-        if self.network.is_none() {
-            self.expect(&Message::Network)?;
-        }
-        let namespace =
-            self.network.take().ok_or_else(|| Failure::new("no network namespace came from the runtime"))?;
-        nix::sched::setns(namespace, Namespaces::NETWORK.flags()).map_err(Failure::errno("join the network namespace"))
     }
 }
 

@@ -26,9 +26,6 @@ pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
             // What is mounted depends on the namespace, whose root is the cgroup this process is in by now.
             job.cgroup_namespace()?;
         }
-        if depends_on_network(&mount.kind) {
-            job.network()?;
-        }
         let made = match job.sources.get_mut(i).and_then(Option::take) {
             None => within_root(job, i, mount),
             opened => Ok(opened),
@@ -41,15 +38,6 @@ pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
     // Engines expect a missing working directory to be made. Whether it is usable shows when it is entered.
     job.root()?.create_dir_all(&plan.process.cwd, DIRECTORY).ok();
     Ok(())
-}
-
-/// sysfs shows the devices of the network namespace that it is mounted in, and what is not known may need one.
-fn depends_on_network(kind: &MountKind) -> bool {
-    match kind {
-        MountKind::Pseudo(kind) => kind != "proc",
-        MountKind::Other(kind) => !matches!(kind.as_str(), "devpts" | "mqueue" | "overlay"),
-        MountKind::Tmpfs | MountKind::Bind | MountKind::Remount | MountKind::Cgroup => false,
-    }
 }
 
 /// Returns the mount if it has to become read-only when everything in it is made.
