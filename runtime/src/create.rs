@@ -259,7 +259,7 @@ impl Unfinished {
             RootfsSource::Config => root_mount,
         };
         let birth = Birth {
-            namespaces: plan.namespaces.new.without(Namespaces::TIME | Namespaces::CGROUP),
+            namespaces: plan.namespaces.new.without(init::made_later(&plan.namespaces)),
             user,
             pid: birth::take(&mut join, Namespaces::PID),
             cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_target),

@@ -11,7 +11,7 @@ use super::{become_root, new_session, run, scheduling, start};
 use crate::birth::HasChannel;
 use crate::handshake::{Channel, Failure, Message};
 use crate::hooks::{self, StateDocument};
-use crate::plan::Plan;
+use crate::plan::{NamespacePlan, Plan};
 
 /// Everything the first process is made from, and what it has made so far.
 #[derive(Debug)]
@@ -119,6 +119,13 @@ impl Init<'_> {
     }
 }
 
+/// New namespaces that clone does not make, because it would make them in its caller's name or as they can't be changed any more.
+pub(crate) fn made_later(namespaces: &NamespacePlan) -> Namespaces {
+    let later = Namespaces::TIME | Namespaces::CGROUP;
+    // The root of message queues would belong to an id that is not mapped.
+    if namespaces.has(Namespaces::USER) { later | Namespaces::IPC } else { later }
+}
+
 /// Joins what is joined (a user namespace first: it gives the right to the others) and makes what clone can't.
 /// The parent's files in /proc about this process are written while it waits.
 fn namespaces(job: &mut Init<'_>) -> Result<()> {
@@ -140,7 +147,13 @@ fn namespaces(job: &mut Init<'_>) -> Result<()> {
         let namespace = std::fs::File::open(path).map_err(|e| Failure::new(format!("open {path}: {e}")))?;
         nix::sched::setns(namespace, Namespaces::TIME.flags()).map_err(Failure::errno("enter the time namespace"))?;
     }
-    if job.common.user_namespace { become_root(job.common.process) } else { Ok(()) }
+    if job.common.user_namespace {
+        become_root(job.common.process)?;
+        if plan.new.contains(Namespaces::IPC) {
+            nix::sched::unshare(Namespaces::IPC.flags()).map_err(Failure::errno("make an ipc namespace"))?;
+        }
+    }
+    Ok(())
 }
 
 fn loopback(job: &Init<'_>) -> Result<()> {

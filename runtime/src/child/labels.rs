@@ -57,7 +57,7 @@ pub(super) fn mqueue(mount: &Mount, label: &str) -> Result<OwnedFd> {
     let root = openat(&made, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let root = root.map_err(error())?;
     match xattr::set(xattr::Target::File(root.as_fd()), c"security.selinux", label.as_bytes()) {
-        // In a user namespace it has none, or its root belongs to nobody there, as the IPC namespace was made with it.
+        // There are no labels in some user namespaces, and no right to them over a joined IPC namespace.
         Ok(()) | Err(Errno::ENOTSUP | Errno::EPERM) => {}
         Err(e) => return Err(error()(e)),
     }

@@ -153,8 +153,8 @@ fn a_user_namespace_has_everything_that_others_have() {
         let script = "id; echo x >/dev/null && head -c1 /dev/zero | wc -c; test -c /dev/tty && echo tty; \
             test -d /dev/mqueue && test -d /sys/class/net/lo && echo sys; test -e /sys/fs/cgroup/cgroup.procs || ls /sys/fs/cgroup | \
             grep -q memory && echo cgroup; cat /proc/sys/net/ipv4/ip_forward;\
-            touch /dev/shm/x && stat -c %u:%g /dev/shm/x";
-        let expected = "uid=5 gid=6 groups=7\n1\ntty\nsys\ncgroup\n1\n5:6\n";
+            touch /dev/shm/x && stat -c %u:%g /dev/shm/x; stat -c %u /dev/mqueue";
+        let expected = "uid=5 gid=6 groups=7\n1\ntty\nsys\ncgroup\n1\n5:6\n0\n";
         let check = |when: &str| {
             let seen = t.ok(&["exec", "u", "sh", "-c", script]);
             assert_eq!(seen, expected, "{when}");
