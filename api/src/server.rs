@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A caller that connected in the very last moment has its request unread, gets ECONNRESET and asks again
-//! ([`crate::rpc`]). "Quiet" is: no call in flight, and no connection made and no byte received in that time.
+//! ([`crate::rpc`]). "Quiet" is: no call in flight, no answer that waits for its reader, and no connection made and no byte
+//! received or sent in that time.
 
 use std::collections::HashMap;
 use std::io;
@@ -138,7 +139,7 @@ impl Serving {
         Ok(Self { socket: socket.to_owned(), ours: inode(socket), activity, _server: server })
     }
 
-    /// Calls in flight.
+    /// Calls in flight, and answers that wait for their reader.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.activity.calls.load(Ordering::SeqCst)
@@ -174,7 +175,7 @@ impl Serving {
                         continue;
                     };
                     self.unlink();
-                    self.activity.quiet_for(Some(GRACE)).await;
+                    let _elapsed = tokio::time::timeout(STOP_LIMIT, self.activity.quiet_for(Some(GRACE))).await;
                     return Ok(());
                 }
             }
@@ -299,7 +300,7 @@ impl Stream for Incoming {
                         Ok(peer) if socket::trusted(peer.uid()) => {
                             let activity = self.activity.clone();
                             activity.connections.fetch_add(1, Ordering::SeqCst);
-                            return Poll::Ready(Some(Ok(Peer { stream, activity })));
+                            return Poll::Ready(Some(Ok(Peer { stream, activity, answering: None })));
                         }
                         Ok(peer) => log::warn!("refused a connection of uid {}", peer.uid()),
                         Err(error) => log::warn!("refused a connection without credentials: {error}"),
@@ -314,10 +315,12 @@ impl Stream for Incoming {
     }
 }
 
-/// A connection whose incoming bytes count as activity.
+/// A connection whose bytes count as activity.
 struct Peer {
     stream: UnixStream,
     activity: Arc<Activity>,
+    /// The rest of an answer that the socket has no room for: its call has ended for us, but not for the caller.
+    answering: Option<InFlight>,
 }
 
 impl Drop for Peer {
@@ -336,7 +339,16 @@ impl AsyncRead for Peer {
 
 impl AsyncWrite for Peer {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        match &result {
+            Poll::Pending if self.answering.is_none() => self.answering = Some(self.activity.begin_call()),
+            Poll::Pending => {}
+            Poll::Ready(_) => {
+                self.answering = None;
+                self.activity.touch();
+            }
+        }
+        result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,8 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may, as tests may")]
 
 use std::ffi::OsString;
-use std::io::Read;
-use std::os::unix::net::UnixListener;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use dhow_api::clients::Shim;
 use dhow_api::service::ServiceSpec;
 use dhow_api::shim::{HealthRequest, HealthResponse, LogPositionRequest, LogPositionResponse};
 use dhow_api::{Error, Kind, error, rpc, server, service, shim_ttrpc_async, socket};
+use protobuf::Message;
 
 /// Longest time that anything here may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -190,6 +191,37 @@ fn it_leaves_on_sigterm_after_the_calls_in_flight() {
     });
     wait_gone(pid);
     assert!(!instance.spec.socket.exists());
+}
+
+#[test]
+fn it_does_not_leave_in_the_middle_of_an_answer() {
+    let instance = Instance::new(None);
+    let pid = pid_of(&instance.client()).unwrap();
+    let asked = LogPositionRequest { id: "0".into(), ..Default::default() };
+    let request = ttrpc::Request {
+        service: Shim::SERVICE.into(),
+        method: "LogPosition".into(),
+        payload: asked.write_to_bytes().unwrap(),
+        ..Default::default()
+    };
+    let request = request.write_to_bytes().unwrap();
+    // ttrpc's header: length, stream, type (1 is a request), flags.
+    let length = u32::try_from(request.len()).unwrap();
+    let header = [&length.to_be_bytes()[..], &1_u32.to_be_bytes(), &[1, 0]].concat();
+    let mut stream = UnixStream::connect(&instance.spec.socket).unwrap();
+    stream.write_all(&[header, request].concat()).unwrap();
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).unwrap();
+    // More than the socket holds is still to come, and longer than that the service does not wait for new calls.
+    kill(pid, nix::sys::signal::Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(300));
+    let length = u32::from_be_bytes(answer[..4].try_into().unwrap());
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), usize::try_from(length).unwrap());
+    assert!(rest.len() > 3 << 20);
+    drop(stream);
+    wait_gone(pid);
 }
 
 #[test]

@@ -186,6 +186,6 @@ async fn leave(shim: &Shim, serving: &Serving) {
     if let Err(error) = std::fs::remove_dir_all(own.dir.path()) {
         log::warn!("remove {}: {error}", own.dir.path().display());
     }
-    // Nobody can connect any more; whoever just has is answered.
-    serving.quiet_for(QUIET).await;
+    // Nobody can connect any more; whoever just has is answered, unless it does not read.
+    let _elapsed = tokio::time::timeout(LINGER_ATTACHED, serving.quiet_for(QUIET)).await;
 }

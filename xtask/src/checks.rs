@@ -30,7 +30,8 @@ pub(crate) fn test() -> Result<()> {
     // In CI's clone nothing is cached, and the end-to-end tests' fixtures are made by the first test that needs them.
     report.step("unit and kernel tests", || {
         // Properties are tested on the same values each time: another run tells of the change and not of its luck.
-        let mut tests = cargo(["test", "--locked", "--workspace", "--exclude", "dhow-tests", "--quiet"]);
+        let mut tests =
+            cargo(["test", "--locked", "--workspace", "--exclude", "dhow-tests", "--quiet", "--no-fail-fast"]);
         run(tests.env("RUST_BACKTRACE", "1").env("PROPTEST_RNG_SEED", "7"))
     });
     report.step("end-to-end tests", || {
