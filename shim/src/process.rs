@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dhow_api::Timestamp;
 use dhow_runtime::Stdio;
 use dhow_sys::pidfd::{self, Exit};
+use dhow_sys::process::read_proc_bytes;
 use nix::errno::Errno;
 use tokio::sync::watch;
 
@@ -145,7 +146,7 @@ async fn foreign_exit(process: &Watched) -> Option<Exit> {
 /// The last field of a zombie's /proc/PID/stat is its wait status (proc_pid_stat(5)).
 fn zombie_exit(pid: i32) -> Option<Exit> {
     // A process gives itself a name of any bytes.
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_proc_bytes(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     let fields = stat.get(stat.rfind(')')? + 2..)?;
     let status = fields.trim_end().rsplit(' ').next()?.parse().ok()?;
