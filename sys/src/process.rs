@@ -205,6 +205,13 @@ mod tests {
         let line = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2";
         assert_eq!(Stat::parse(line), Some(Stat { state: 'S', ppid: 3, has_executed: true, start_time: 987_654 }));
         assert_eq!(Stat::parse("7 (x"), None);
+        // Cut anywhere, or with something else in any place, it is read or refused.
+        for at in 0..line.len() {
+            assert!(Stat::parse(&line[..at]).is_none_or(|stat| stat.ppid == 3 && stat.start_time <= 987_654));
+            for other in ["", " ", ")", "-", "\u{fffd}", "99999999999999999999"] {
+                drop(Stat::parse(&[&line[..at], other, &line[at + 1..]].concat()));
+            }
+        }
         let own = stat(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.start_time > 0 && !own.is_dead() && own.has_executed);
     }

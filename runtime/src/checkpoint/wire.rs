@@ -134,8 +134,10 @@ const FIXED32: u64 = 5;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::mutation::rounds;
 
     #[test]
     fn the_bytes_are_protobufs() {
@@ -167,6 +169,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(rounds(256))]
+
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             drop(fields(&bytes));

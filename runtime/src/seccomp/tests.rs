@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::mutation::rounds;
 use interpreter::{Call, run};
 use reading::Reading;
 
@@ -230,7 +231,7 @@ fn a_rule_that_notifies_gives_a_listener() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(rounds(24))]
 
     #[test]
     fn any_profile_means_what_it_says(profile in reading::profiles()) {
