@@ -102,7 +102,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         && let Some(path) = address.strip_prefix("unix://")
     {
         for suffix in ["", ".lock"] {
-            crate::shim::remove_if_there(Path::new(&format!("{path}{suffix}")))?;
+            crate::create::remove_if_there(Path::new(&format!("{path}{suffix}")))?;
         }
     }
     let response = task::DeleteResponse {

@@ -5,9 +5,9 @@
 //!
 //! * [`serve`] is the shim itself; [`bootstrap`] is how containerd starts one and cleans up after one;
 //! * [`init`] is process 1 of a container with `--init`, another program in the same file;
-//! * inside: `shim` (state and transitions), `lifecycle` (the end), `adopt` (taking over), `io` (stdio and log),
-//!   `attach` (clients' second connection), `checkpoint` (saving and bringing back), `task` and `control` (the services),
-//!   `events` (to containerd).
+//! * inside: `shim` (the state), `create`, `start`, `exec` and `lifecycle` (its transitions, to the end), `adopt` (taking
+//!   over), `checkpoint` (saving and bringing back), `io` (stdio and log), `attach` (clients' second connection), `task`
+//!   and `control` (the services), `events` (to containerd).
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -16,9 +16,11 @@ mod attach;
 pub mod bootstrap;
 mod checkpoint;
 mod control;
+mod create;
 mod error;
 mod event_log;
 mod events;
+mod exec;
 pub mod init;
 mod io;
 mod keeper;
@@ -30,6 +32,7 @@ mod reap;
 mod run_state;
 pub mod serve;
 mod shim;
+mod start;
 mod stats;
 mod task;
 
