@@ -3,7 +3,8 @@
 //! ```text
 //! Checkpoint ─ runtime, criu ─▶ images ─┬ exit: the processes are gone; their end is told as any other
 //!                                       └ else: it goes on, paused if it was
-//! Create(images) ─ Saved, without a process ─ Start ─ runtime, criu ─▶ Running
+//! Create(images) ─ Saved, without a process ─ Start ─ Restoring ─ runtime, criu ─┬ done: Running
+//!                                                                               └ failed: Saved, as before
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use containerd_shim_protos::events::task as event;
 use containerd_shim_protos::shim::oci::CheckpointOptions;
 use dhow_api::{Timestamp, task};
-use dhow_runtime::{CgroupMode, CheckpointRequest, CriuOptions};
+use dhow_runtime::{CgroupMode, CheckpointRequest, CriuOptions, Runtime};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 
@@ -46,18 +47,21 @@ impl Shim {
         Ok(())
     }
 
-    /// Brings the saved container back, as the start of the one that Create has promised.
+    /// Brings the saved container back, as the start of the one that Create has promised. If it fails the container is
+    /// saved as before, and no process of it is left.
     pub(crate) async fn start_saved(self: &Arc<Self>, images: PathBuf) -> Result<i32> {
         let (bundle, names, run) = self.with_container(|container, _| {
-            // Nobody else starts it meanwhile.
-            container.init.stage = Stage::Created;
+            container.init.stage = Stage::Restoring;
             Ok((container.bundle.clone(), container.init.names.clone(), container.run.clone()))
         })?;
         let made = self.make(&bundle, &names, &run, Some(&images)).await;
-        let (pid, pidfd) = self.with_container(|container, _| {
-            let made = made.inspect_err(|_| container.init.stage = Stage::Saved(images))?;
-            container.own_pid_namespace = made.own_pid_namespace;
-            let pidfd = self.take_over(&mut container.init, made.process, made.io)?;
+        let (pid, pidfd) = self.with_container(|container, runtime| {
+            let taken_over = made.and_then(|made| {
+                container.own_pid_namespace = made.own_pid_namespace;
+                let taken_over = self.take_over(&mut container.init, made.process, made.io);
+                taken_over.inspect_err(|_| self.take_down(runtime))
+            });
+            let pidfd = taken_over.inspect_err(|_| container.init.stage = Stage::Saved(images))?;
             container.init.stage = Stage::Running;
             container.run.started_at = Some(Timestamp::now());
             Ok((container.init.pid, pidfd))
@@ -70,6 +74,13 @@ impl Shim {
             ..Default::default()
         }));
         Ok(pid)
+    }
+
+    /// Ends what criu has brought back already and nobody would follow.
+    fn take_down(&self, runtime: &Runtime) {
+        if let Err(error) = runtime.delete(&self.id, true) {
+            log::error!("end a container that could not be taken over: {}", error.chain());
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Stage {
     Registered(Box<Pending>),
     /// The first process is in the images of this directory, and is brought back when it is started.
     Saved(PathBuf),
+    /// The first process is just being brought back: nobody else starts or deletes it meanwhile.
+    Restoring,
     /// The first process, waiting to become the container's program.
     Created,
     /// It runs.
@@ -103,6 +105,7 @@ impl Process {
     pub(crate) fn state(&self) -> &'static str {
         match self.stage {
             Stage::Registered(_) | Stage::Saved(_) | Stage::Created => "created",
+            Stage::Restoring => "restoring",
             Stage::Running => "running",
             Stage::Stopped(_) => "stopped",
         }

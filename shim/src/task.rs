@@ -147,7 +147,7 @@ impl Shim {
                 Stage::Stopped(ended) => *ended,
                 // What was never started.
                 Stage::Registered(_) | Stage::Saved(_) => Ended::now(None),
-                Stage::Created | Stage::Running => {
+                Stage::Restoring | Stage::Created | Stage::Running => {
                     return Err(Error::State { verb: "delete", state: process.state() });
                 }
             };
@@ -189,7 +189,7 @@ impl Shim {
             let (bundle, paused) = (container.bundle.to_string_lossy().into_owned(), container.paused);
             let process = container.process(exec_id)?;
             let status = match &process.stage {
-                Stage::Registered(_) | Stage::Saved(_) | Stage::Created => task::Status::CREATED,
+                Stage::Registered(_) | Stage::Saved(_) | Stage::Restoring | Stage::Created => task::Status::CREATED,
                 Stage::Running if paused => task::Status::PAUSED,
                 Stage::Running => task::Status::RUNNING,
                 Stage::Stopped(_) => task::Status::STOPPED,
