@@ -1,8 +1,10 @@
 //! Starting a created container.
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use dhow_sys::{Errno, seqpacket};
+use dhow_sys::{Errno, pidfd, seqpacket};
 
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
@@ -32,7 +34,7 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", &socket)(e)),
         _ => {}
     }
-    executed(&channel)?;
+    executed(&channel, &state)?;
     drop(lock);
     poststart(runtime, &state)
 }
@@ -41,15 +43,18 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
 pub(crate) fn start_held(runtime: &Runtime, held: Held) -> Result<()> {
     let Held { channel, state } = held;
     channel.send(&Message::Start).map_err(Error::sys("tell the container's process to start"))?;
-    executed(&channel)?;
+    executed(&channel, &state)?;
     poststart(runtime, &state)
 }
 
 /// Waits until the program is executed, or the process killed.
-fn executed(channel: &Channel) -> Result<()> {
+fn executed(channel: &Channel, state: &State) -> Result<()> {
     match channel.receive().map_err(Error::sys("hear from the container's process"))? {
         None => Ok(()),
-        Some((Message::Failed(f), _)) => Err(Error::Child { text: f.text, kind: f.kind }),
+        Some((Message::Failed(f), _)) => {
+            ended(state);
+            Err(Error::Child { text: f.text, kind: f.kind })
+        }
         Some((other, _)) => Err(crate::parent::unexpected(&other)),
     }
 }
@@ -66,8 +71,16 @@ fn poststart(runtime: &Runtime, state: &State) -> Result<()> {
     if result.is_err() {
         // The hook's error is the one to report.
         drop(runtime.kill(&state.id, libc::SIGKILL, false));
+        ended(state);
     }
     result
+}
+
+/// Waits for the end of a first process that is on its way out: who hears that the start has failed finds it stopped.
+fn ended(state: &State) {
+    if let Ok(Some(first)) = pidfd::open_checked(state.init_process_pid, state.init_process_start) {
+        pidfd::wait_ended(first.as_fd(), Some(ENDS_WITHIN)).ok();
+    }
 }
 
 fn not_created(runtime: &Runtime, state: &State) -> Error {
@@ -77,3 +90,6 @@ fn not_created(runtime: &Runtime, state: &State) -> Error {
         status => Error::Status { verb: "start", status },
     }
 }
+
+/// Longer than a process takes that nothing keeps; one that hangs in the kernel must not hold its starter for ever.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);

@@ -121,6 +121,22 @@ fn a_failing_hook_stops_the_creation() {
 }
 
 #[test]
+fn a_container_whose_start_has_failed_is_stopped() {
+    // runc starts it all the same, or has run the hook when it made the container.
+    only_ours(|t| {
+        for name in ["startContainer", "poststart"] {
+            t.config["hooks"] = json!({name: [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]});
+            t.args(&["sleep", "1000"]);
+            t.ok(&["create", "h"]);
+            let (code, text) = t.fails(&["start", "h"]);
+            assert!(code == 1 && text.contains(&format!("error running {name} hook #0")), "{text}");
+            assert_eq!(t.state("h")["status"], "stopped", "{name}");
+            t.ok(&["delete", "h"]);
+        }
+    });
+}
+
+#[test]
 fn a_broken_state_breaks_no_listing() {
     only_ours(|t| {
         t.sleeping("good");
