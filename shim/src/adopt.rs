@@ -3,7 +3,7 @@
 //! The container runs on: it holds its fifos open itself. A new shim finds it by the pid and start time in the runtime's
 //! state, opens the other ends of the fifos by name, and goes on. What was exec'ed is lost to it: those processes run on
 //! without anybody who reads them. A container that has ended meanwhile is concluded, with code 255 where the kernel
-//! does not tell the real one.
+//! does not tell the real one. All this only in the pid namespace in which the container was made.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use dhow_api::Timestamp;
 use dhow_api::documents::{Document, ExitRecord};
+use dhow_api::paths::ShimDir;
 use dhow_runtime::Status;
 use dhow_sys::pidfd;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::io::{self, Names, ProcessIo};
-use crate::keeper;
 use crate::process::{Process, Stage};
-use crate::run_state::RunState;
+use crate::run_state::{self, RunState};
 use crate::shim::{Container, OwnMode, Shim};
+use crate::{keeper, oom};
 
 /// What we need of the runtime's state.json.
 #[derive(Deserialize)]
@@ -29,12 +30,31 @@ struct RuntimeState {
     init_process_start: u64,
 }
 
+/// Refuses a container that may run in another pid namespace: its pid means nothing here, or somebody else, and who can not
+/// see it would take it for ended and clean up what runs.
+pub(crate) fn check(runtime_root: &Path, dir: &ShimDir, id: &str) -> Result<()> {
+    let run = run_state(dir);
+    let (Some(theirs), Some(ours)) = (run.pid_namespace, run_state::pid_namespace()) else { return Ok(()) };
+    if theirs == ours || runtime_state(runtime_root, id)?.is_none() {
+        return Ok(());
+    }
+    match oom::cgroup(runtime_root, id).map(|cgroup| cgroup.is_populated()) {
+        // It has ended, perhaps with its pid namespace.
+        Some(Ok(Some(false))) => Ok(()),
+        _ => Err(Error::PidNamespace { theirs, ours }),
+    }
+}
+
+fn run_state(dir: &ShimDir) -> RunState {
+    RunState::load(&dir.path().join("run.json")).unwrap_or_default()
+}
+
 /// Looks for a container that is there already, and takes it over or concludes it.
 pub(crate) fn container(shim: &Arc<Shim>) -> Result<()> {
     let Some(own) = shim.own() else { return Ok(()) };
     let root = shim.lock().options.root.clone();
     let Some(state) = runtime_state(&root, &shim.id)? else { return Ok(()) };
-    let run = RunState::load(&own.dir.path().join("run.json")).unwrap_or_default();
+    let run = run_state(&own.dir);
     let alive = pidfd::open_checked(state.init_process_pid, state.init_process_start)
         .map_err(Error::sys("open the container's first process"))?;
     match alive {
@@ -90,7 +110,7 @@ fn take_over(shim: &Arc<Shim>, own: &OwnMode, pid: i32, pidfd: std::os::fd::Owne
         run,
         start_error: None,
     });
-    crate::oom::protect();
+    oom::protect();
     shim.follow(String::new(), pidfd);
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::events::Event;
 use crate::io::{self, Ends, Names, ProcessIo};
 use crate::options::Options;
 use crate::process::{Process, Stage};
-use crate::run_state::RunState;
+use crate::run_state::{self, RunState};
 use crate::shim::{Container, Mode, Shim};
 use crate::{checkpoint, keeper, oom};
 
@@ -77,6 +77,7 @@ impl Shim {
         let run = RunState {
             terminal: request.terminal,
             rootfs: request.rootfs.iter().map(Into::into).collect(),
+            pid_namespace: run_state::pid_namespace(),
             ..RunState::default()
         };
         let images = Some(&request.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from);

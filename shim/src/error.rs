@@ -50,6 +50,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The container's pids are those of another pid namespace.
+    #[error("the container runs in pid namespace {theirs} and can be taken over only there; this is {ours}")]
+    PidNamespace {
+        /// Where it was made.
+        theirs: u64,
+        /// Where we are.
+        ours: u64,
+    },
     /// Not supported.
     #[error("{what} is not supported")]
     Unsupported {
@@ -102,7 +110,7 @@ impl Error {
             Self::Api(error) => error.kind(),
             Self::NotFound { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
-            Self::State { .. } => Kind::FailedPrecondition,
+            Self::State { .. } | Self::PidNamespace { .. } => Kind::FailedPrecondition,
             Self::Request { .. } => Kind::InvalidArgument,
             Self::Unsupported { .. } => Kind::Unimplemented,
             Self::Rootfs { .. } | Self::File { .. } | Self::Sys { .. } | Self::EventLoop { .. } => Kind::Internal,

@@ -1,5 +1,7 @@
 //! `RUNROOT/shim/<id>/run.json`: what a successor must know of a container that runs already.
 
+use std::os::unix::fs::MetadataExt;
+
 use dhow_api::Timestamp;
 use dhow_api::documents::Document;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,14 @@ pub(crate) struct RunState {
     /// Whether it was told to stop.
     #[serde(default)]
     pub(crate) stopping: bool,
+    /// The pid namespace in which the pids of this container mean it.
+    #[serde(default)]
+    pub(crate) pid_namespace: Option<u64>,
+}
+
+/// This process's pid namespace, by the number that the kernel gives it; `None` where /proc does not tell.
+pub(crate) fn pid_namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|file| file.ino())
 }
 
 impl Document for RunState {

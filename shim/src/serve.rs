@@ -101,6 +101,8 @@ fn set_up(args: &Args, bundle: &Path, listener: &UnixListener) -> Result<(Arc<Sh
         Ok(config) => {
             let run_root = paths::RunRoot::new(&config.runroot);
             let dir = run_root.shim(&args.id);
+            // Before anything of a predecessor is replaced.
+            adopt::check(&run_root.runtime(), &dir, &args.id)?;
             let attachments = Attachments::listen(&dir.attach_socket())?;
             dhow_api::documents::replace(&dir.pid(), std::process::id().to_string().as_bytes())
                 .map_err(Error::file("write", &dir.pid()))?;

@@ -63,6 +63,45 @@ fn a_container_that_ends_without_a_shim_is_concluded() {
     container.assert_gone();
 }
 
+/// Starts the shim in a pid namespace of its own.
+const ELSEWHERE: &str = r#"exec unshare --pid --fork --mount-proc --kill-child "$@""#;
+
+#[test]
+fn a_container_is_taken_over_in_its_own_pid_namespace_only() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let (pid, shim) = (container.state().pid, container.shim_pid());
+    container.kill_shim();
+    let state = task::StateRequest { id: container.id.clone(), ..Default::default() };
+    let error = dhow_api::error::chain(&container.started_by(ELSEWHERE).state(&state).unwrap_err());
+    assert!(error.contains("the container runs in pid namespace "), "{error}");
+    // Nothing has been touched.
+    assert!(!container.bundle().exit().exists());
+    assert_eq!(container.shim_pid(), shim);
+    assert_eq!((container.state().pid, container.state().status.unwrap()), (pid, task::Status::RUNNING));
+    container.kill(libc::SIGKILL).unwrap();
+    assert_eq!(container.wait(), 137);
+    container.assert_gone();
+}
+
+#[test]
+fn a_container_that_has_ended_is_concluded_from_any_pid_namespace() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let pid = nix::unistd::Pid::from_raw(container.state().pid.cast_signed());
+    container.kill_shim();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let state = task::StateRequest { id: container.id.clone(), ..Default::default() };
+    let elsewhere = container.started_by(ELSEWHERE);
+    let concluded = || {
+        // Refused while it is ending; and whether who concludes it still answers is a matter of time.
+        drop(elsewhere.state(&state));
+        container.bundle().exit().exists()
+    };
+    container.until(concluded, "no exit.json");
+    drop(elsewhere);
+    assert_eq!(container.exit_record().exit_code, 255);
+    container.assert_gone();
+}
+
 #[test]
 fn a_terminal_survives_the_shim() {
     let container = Container::new(&["sh"]).terminal().config(|config| config.stdin = Stdin::Open).create();

@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may, as tests may")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::Container;
+use common::{Container, program};
 use containerd_shim_protos::shim::oci::Options;
 use dhow_api::clients::Task;
-use dhow_api::service::ServiceSpec;
 use dhow_api::{Error, Kind, rpc, task};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -48,12 +46,6 @@ with socket.socket(fileno=3) as peer:
     peer.recv(65536)
 "#;
 
-/// A program in a directory of its own.
-fn program(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-}
-
 /// A container that is to be restored, under a shim in containerd's way that finds the criu from above.
 struct Saved {
     container: Container,
@@ -66,12 +58,7 @@ impl Saved {
         let criu = container.dir().join("criu");
         std::fs::create_dir(&criu).unwrap();
         program(&criu.join("criu"), CRIU);
-        let shim = env!("CARGO_BIN_EXE_containerd-shim-dhow-v2");
-        let wrapper = container.dir().join("shim");
-        program(&wrapper, &format!("#!/bin/sh\nPATH={}:$PATH exec {shim} \"$@\"\n", criu.display()));
-        let mut service = ServiceSpec::shim(&container.config.root, &container.config.runroot, &container.id);
-        (service.binary, service.protected) = (wrapper, false);
-        container.task = Task::over(rpc::Client::of(service));
+        container.task = container.started_by(&format!("PATH={}:$PATH exec \"$@\"", criu.display()));
 
         let bundle = container.bundle();
         std::fs::create_dir_all(bundle.path()).unwrap();

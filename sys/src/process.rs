@@ -209,7 +209,8 @@ mod tests {
         for at in 0..line.len() {
             assert!(Stat::parse(&line[..at]).is_none_or(|stat| stat.ppid == 3 && stat.start_time <= 987_654));
             for other in ["", " ", ")", "-", "\u{fffd}", "99999999999999999999"] {
-                drop(Stat::parse(&[&line[..at], other, &line[at + 1..]].concat()));
+                let changed = [&line[..at], other, &line[at + 1..]].concat();
+                assert!(Stat::parse(&changed).is_none_or(|stat| !stat.is_dead()), "{changed}");
             }
         }
         let own = stat(i32::try_from(std::process::id()).unwrap()).unwrap();

@@ -56,6 +56,19 @@ impl Cgroup {
         Ok(pids.into_iter().collect())
     }
 
+    /// Whether there are processes in the cgroup or below, those included that the caller's pid namespace does not have. `None`
+    /// where the kernel does not tell: on v1 with no v2 beside it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_populated(&self) -> Result<Option<bool>> {
+        match self.unified_dir() {
+            Some(unified) => Ok(Some(!wait_for_event(unified, "populated 0", Duration::ZERO)?)),
+            // What was made and is gone has no process.
+            None => Ok((self.is_none() && !self.paths.is_empty()).then_some(false)),
+        }
+    }
+
     /// Stops all processes and returns when they stand still.
     ///
     /// # Errors

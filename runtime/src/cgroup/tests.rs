@@ -119,6 +119,7 @@ fn a_cgroup_lives_and_dies() {
         assert!(cgroup.pids().unwrap().is_empty());
         let mut process = Process::start(&cgroup);
         assert_eq!(cgroup.pids().unwrap(), [process.pid()]);
+        assert_ne!(cgroup.is_populated().unwrap(), Some(false));
 
         // Found again by its place and by its paths; a second container can't have it.
         let again = Cgroup::open(cgroup.paths()).unwrap();
@@ -132,10 +133,13 @@ fn a_cgroup_lives_and_dies() {
         cgroup.kill_all(libc::SIGTERM).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&process.0.wait().unwrap()), Some(libc::SIGTERM));
         assert!(cgroup.pids().unwrap().is_empty());
+        assert_ne!(cgroup.is_populated().unwrap(), Some(true));
         cgroup.remove().unwrap();
         cgroup.remove().unwrap();
         assert!(again.pids().unwrap().is_empty());
-        assert!(Cgroup::open(cgroup.paths()).unwrap().is_none());
+        let gone = Cgroup::open(cgroup.paths()).unwrap();
+        assert!(gone.is_none());
+        assert_eq!(gone.is_populated().unwrap(), Some(false));
     });
 }
 

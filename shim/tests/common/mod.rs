@@ -46,6 +46,12 @@ fn busybox() -> &'static Path {
     .path()
 }
 
+/// Writes a program.
+pub fn program(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// A container, and a client of its shim.
 pub struct Container {
     dir: tempfile::TempDir,
@@ -124,6 +130,16 @@ impl Container {
     pub fn spec(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.spec);
         self
+    }
+
+    /// A client whose shims are started by a shell script, which gets the shim's command line.
+    pub fn started_by(&self, script: &str) -> Task {
+        let wrapper = self.dir().join("start-shim");
+        let shim = env!("CARGO_BIN_EXE_containerd-shim-dhow-v2");
+        program(&wrapper, &format!("#!/bin/sh\nset -- {shim} \"$@\"\n{script}\n"));
+        let mut service = ServiceSpec::shim(&self.config.root, &self.config.runroot, &self.id);
+        (service.binary, service.protected) = (wrapper, false);
+        Task::over(rpc::Client::of(service))
     }
 
     /// Where the test may keep what it needs.
