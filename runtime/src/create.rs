@@ -283,6 +283,7 @@ impl Unfinished {
             join,
             root_mount,
             sources,
+            device_nodes: sources::device_nodes(plan)?,
             readonly_later: Vec::new(),
             no_pivot: request.no_pivot,
             unified,

@@ -59,7 +59,7 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// A limit was asked for, but its controller is not there, or its cgroup could not be made.
-    #[error("{field}: the cgroup controller {controller} is not available")]
+    #[error("{field}: the requested cgroup controller `{controller}` is not available")]
     NoController {
         /// Which field.
         field: String,

@@ -381,7 +381,7 @@ fn limits_of_v2_name_what_is_not_there() {
         // The memory controller is on v1 here.
         if cgroup.dir("memory").unwrap().read("memory.max").is_err() {
             let error = cgroup.apply(&resources(json!({"memory": {"limit": 1 << 20}}))).unwrap_err();
-            let expected = "linux.resources.memory.limit: the cgroup controller memory is not available";
+            let expected = "linux.resources.memory.limit: the requested cgroup controller `memory` is not available";
             assert_eq!(error.to_string(), expected);
         }
         if cgroup.dir("hugetlb").unwrap().read("hugetlb.2MB.max").is_ok() {

@@ -1,5 +1,6 @@
 //! Device nodes and the symlinks of /dev.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use dhow_sys::mountfd::{clone_tree, move_mount};
 use dhow_sys::openat2::{EMPTY, Resolve, c_path, open};
 use dhow_sys::{Errno, fd};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
@@ -25,9 +27,10 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes them all. After the mounts, which bring /dev; before the root may become read-only.
-pub(super) fn all(job: &Init<'_>) -> Result<()> {
+pub(super) fn all(job: &mut Init<'_>) -> Result<()> {
+    let mut prepared = prepared(job)?;
     let mut last: Option<(&Path, OwnedFd)> = None;
-    for device in &job.plan.devices {
+    for (i, device) in job.plan.devices.iter().enumerate() {
         let failure = |text: &str| Failure::new(format!("device {}: {text}", device.path.display()));
         let parent = device.path.parent().ok_or_else(|| failure("it has no directory"))?;
         // Nearly all of them lie in /dev: it is looked up once.
@@ -38,7 +41,7 @@ pub(super) fn all(job: &Init<'_>) -> Result<()> {
                 made.map_err(|e| failure(&errno_text(e)))?
             }
         };
-        one(job, &dir, device).map_err(|f| failure(&f.text))?;
+        one(job, &dir, device, prepared.get_mut(i).and_then(Option::take)).map_err(|f| failure(&f.text))?;
         last = Some((parent, dir));
     }
     if job.plan.dev_links {
@@ -47,14 +50,28 @@ pub(super) fn all(job: &Init<'_>) -> Result<()> {
     Ok(())
 }
 
-fn one(job: &Init<'_>, dir: &OwnedFd, device: &Device) -> Result<()> {
-    let name = device.path.file_name().ok_or_else(|| Failure::new("it has no name"))?;
-    let kind = match device.kind {
-        NodeKind::Character => SFlag::S_IFCHR,
-        NodeKind::Block => SFlag::S_IFBLK,
-        NodeKind::Fifo => SFlag::S_IFIFO,
+/// A mount of each node that the parent has prepared, by the device's index.
+///
+/// Before Linux 6.15 only what is attached in one's own namespace can be copied, so their tmpfs lies on the root for a moment.
+fn prepared(job: &mut Init<'_>) -> Result<Vec<Option<OwnedFd>>> {
+    let Some(nodes) = job.device_nodes.take() else { return Ok(Vec::new()) };
+    let error = |what: &'static str| Failure::errno(format!("linux.devices: {what}"));
+    move_mount(nodes.as_fd(), job.root()?.dir()).map_err(error("attach their nodes"))?;
+    let copy = |(index, device): (usize, &Device)| {
+        let name = CString::new(index.to_string()).ok().filter(|_| device.is_prepared());
+        name.map(|name| clone_tree(nodes.as_fd(), &name, false)).transpose()
     };
-    let number = makedev(device.major, device.minor);
+    let copies = job.plan.devices.iter().enumerate().map(copy).collect::<dhow_sys::Result<_>>();
+    let copies = copies.map_err(error("copy a node"))?;
+    nix::unistd::fchdir(&nodes)
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .map_err(error("detach their nodes"))?;
+    Ok(copies)
+}
+
+fn one(job: &Init<'_>, dir: &OwnedFd, device: &Device, prepared: Option<OwnedFd>) -> Result<()> {
+    let name = device.path.file_name().ok_or_else(|| Failure::new("it has no name"))?;
+    let (kind, number) = (device.kind.flag(), device.number());
     // The umask is 0, so the node has its mode from the beginning.
     match mknodat(dir, name, kind, Mode::from_bits_truncate(device.mode), number) {
         Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
@@ -63,8 +80,13 @@ fn one(job: &Init<'_>, dir: &OwnedFd, device: &Device) -> Result<()> {
             fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Failure::errno("chown"))
         }
         Err(Errno::EEXIST) => existing(dir, Path::new(name), kind, number),
-        // A user namespace can't make device nodes, so the host's is bound over a file.
-        Err(Errno::EPERM) if device.kind != NodeKind::Fifo => bind(job, device),
+        // A user namespace can't make device nodes, so one from outside of it is bound over a file.
+        Err(Errno::EPERM) if device.kind != NodeKind::Fifo => {
+            let node = prepared.map_or_else(|| of_the_host(device), Ok)?;
+            let target = job.root()?.create_file(&device.path, Mode::from_bits_truncate(0o666));
+            let target = target.map_err(Failure::errno("make a file for it"))?;
+            move_mount(node.as_fd(), target.as_fd()).map_err(Failure::errno("bind it"))
+        }
         Err(e) => Err(Failure::errno("mknod")(e)),
     }
 }
@@ -80,16 +102,15 @@ fn existing(dir: &OwnedFd, name: &Path, kind: SFlag, number: u64) -> Result<()> 
     }
 }
 
-fn bind(job: &Init<'_>, device: &Device) -> Result<()> {
+/// The host's node of the same name, if it is the same device.
+fn of_the_host(device: &Device) -> Result<OwnedFd> {
     let source = c_path(&device.path).and_then(|path| clone_tree(AT_FDCWD, &path, false));
     let source = source.map_err(Failure::errno("bind the host's"))?;
     let stat = fstat(&source).map_err(Failure::errno("look at the host's"))?;
-    if stat.st_rdev != makedev(device.major, device.minor) {
+    if stat.st_mode & SFlag::S_IFMT.bits() != device.kind.flag().bits() || stat.st_rdev != device.number() {
         return Err(Failure::new("the host's is another device, and a user namespace can't make one"));
     }
-    let target = job.root()?.create_file(&device.path, Mode::from_bits_truncate(0o666));
-    let target = target.map_err(Failure::errno("make a file for it"))?;
-    move_mount(source.as_fd(), target.as_fd()).map_err(Failure::errno("bind the host's"))
+    Ok(source)
 }
 
 fn links(job: &Init<'_>) -> Result<()> {

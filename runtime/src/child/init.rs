@@ -26,6 +26,8 @@ pub(crate) struct Init<'a> {
     pub(crate) root_mount: Option<OwnedFd>,
     /// Sources of mounts that only the parent could open, by the mount's index.
     pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// A tmpfs with the device nodes that only the parent could make, named by the device's index.
+    pub(crate) device_nodes: Option<OwnedFd>,
     /// Mounts that become read-only when everything in them is made.
     pub(crate) readonly_later: Vec<OwnedFd>,
     pub(crate) no_pivot: bool,
@@ -92,7 +94,8 @@ impl Init<'_> {
         let mut keep = self.common.descriptors();
         keep.extend(self.listener.as_ref().map(AsRawFd::as_raw_fd));
         keep.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
-        keep.extend(self.root_mount.iter().chain(self.sources.iter().flatten()).map(AsRawFd::as_raw_fd));
+        let mounts = self.root_mount.iter().chain(self.sources.iter().flatten()).chain(&self.device_nodes);
+        keep.extend(mounts.map(AsRawFd::as_raw_fd));
         keep
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{SFlag, makedev};
+
 use crate::config::Linux;
 use crate::{Error, Result};
 
@@ -22,6 +24,23 @@ pub struct Device {
     pub uid: u32,
     /// Group in the container.
     pub gid: u32,
+    /// Whether config.json describes it. Else it is one that every container has.
+    pub described: bool,
+}
+
+impl Device {
+    /// Its number, as stat has it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        makedev(self.major, self.minor)
+    }
+
+    /// Whether its node is made outside of the container's user namespace, if it has one: for those that every container
+    /// has the host's do.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        self.described && self.kind != NodeKind::Fifo
+    }
 }
 
 /// What a device node is.
@@ -33,6 +52,18 @@ pub enum NodeKind {
     Block,
     /// A named pipe.
     Fifo,
+}
+
+impl NodeKind {
+    /// As the file type in a mode.
+    #[must_use]
+    pub fn flag(self) -> SFlag {
+        match self {
+            Self::Character => SFlag::S_IFCHR,
+            Self::Block => SFlag::S_IFBLK,
+            Self::Fifo => SFlag::S_IFIFO,
+        }
+    }
 }
 
 const DEFAULT: [(&str, u64, u64); 6] = [
@@ -49,7 +80,8 @@ pub(super) fn all(linux: &Linux) -> Result<Vec<Device>> {
     for (path, major, minor) in DEFAULT {
         if !linux.devices.iter().any(|d| d.path == path) {
             let path = PathBuf::from(path);
-            devices.push(Device { path, kind: NodeKind::Character, major, minor, mode: 0o666, uid: 0, gid: 0 });
+            let (kind, mode) = (NodeKind::Character, 0o666);
+            devices.push(Device { path, kind, major, minor, mode, uid: 0, gid: 0, described: false });
         }
     }
     for (i, device) in linux.devices.iter().enumerate() {
@@ -80,6 +112,7 @@ pub(super) fn all(linux: &Linux) -> Result<Vec<Device>> {
             mode: device.file_mode.unwrap_or(0o666) & 0o7777,
             uid: device.uid.unwrap_or(0),
             gid: device.gid.unwrap_or(0),
+            described: true,
         });
     }
     Ok(devices)

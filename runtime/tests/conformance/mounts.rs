@@ -26,6 +26,33 @@ fn devices_and_links_are_there() {
 }
 
 #[test]
+fn devices_of_a_user_namespace_are_what_config_json_says() {
+    // runc binds the host's node of the same path, with its owner and mode, or fails when there is none.
+    only_ours(|t| {
+        t.push("/linux/namespaces", json!({"type": "user"}));
+        t.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 100}]));
+        t.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 200_000, "size": 100}]));
+        t.set(
+            "/linux/devices",
+            json!([
+                {"path": "/dev/none/here", "type": "b", "major": 1, "minor": 5, "fileMode": 0o157, "uid": 10, "gid": 11},
+                {"path": "/dev/again", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 1000, "gid": 1},
+                {"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o604, "uid": 2},
+                {"path": "/dev/fifo", "type": "p", "fileMode": 0o602, "uid": 3},
+            ]),
+        );
+        t.set("/linux/resources", json!({"devices": [{"allow": true, "access": "rwm"}]}));
+        let seen = t.shell(
+            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' none/here again full fifo null; head -c 2 zero | od -A n -t x1",
+        );
+        let expected = "none/here block special file 1:5 157 10:11\nagain character special file 1:5 600 65534:1\n\
+             full character special file 1:7 604 2:0\nfifo fifo 0:0 602 3:0\n\
+             null character special file 1:3 666 65534:65534\n 00 00\n";
+        assert_eq!(seen, expected);
+    });
+}
+
+#[test]
 fn mounts_have_their_options_and_places() {
     everywhere(|t| {
         let volume = t.path("volume");

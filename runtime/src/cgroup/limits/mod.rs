@@ -233,7 +233,7 @@ mod tests {
             settings.add("linux.resources.x", file, 1);
             settings.apply(|_| Some(&dir)).unwrap_err().to_string()
         };
-        assert_eq!(refused("pids.max"), "linux.resources.x: the cgroup controller pids is not available");
+        assert_eq!(refused("pids.max"), "linux.resources.x: the requested cgroup controller `pids` is not available");
         assert!(refused("memory.new").contains("memory.new"), "a file that is newer than the kernel");
     }
 }

@@ -170,7 +170,8 @@ fn add_unified(settings: &mut Settings, resources: &LinuxResources) -> Result<()
     for (file, value) in files {
         let field = format!("linux.resources.unified.{file}");
         if file.contains('/') || !file.contains('.') {
-            return Err(CgroupError::invalid(field, "is not the name of a control file (CONTROLLER.NAME)"));
+            let text = format!("the specified key has not the form CONTROLLER.VALUE `{file}`");
+            return Err(CgroupError::invalid(field, text));
         }
         if file.starts_with("cgroup.")
             && !["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"].contains(&file.as_str())
