@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, everywhere, only_ours};
+use crate::support::{Bench, V2_ALONE, everywhere, only_ours};
 
 const USER: u32 = 4711;
 const FIRST_SUBORDINATE: u32 = 300_000;
@@ -110,7 +110,7 @@ fn what_a_user_can_not_have_is_an_error() {
 fn user_with_a_cgroup(t: &mut Bench) {
     t.belong_to(USER);
     let script = format!(
-        "mount -t cgroup2 cgroup2 /sys/fs/cgroup && mkdir -p {group} && \
+        "{V2_ALONE} && mkdir -p {group} && \
          (cd {group} && chown {USER} . cgroup.procs cgroup.threads cgroup.subtree_control && echo $$ > cgroup.procs) && \
          exec setpriv --reuid {USER} --regid {USER} --clear-groups \"$@\"",
         group = format_args!("/sys/fs/cgroup/{}", t.cgroup()),
@@ -125,7 +125,7 @@ fn user_with_a_cgroup(t: &mut Bench) {
 
 /// What a shell sees in the cgroup that the user was given.
 fn in_the_users_cgroup(t: &Bench, script: &str) -> String {
-    let script = format!("mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup/{} && {script}", t.cgroup());
+    let script = format!("{V2_ALONE} && cd /sys/fs/cgroup/{} && {script}", t.cgroup());
     let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -33,6 +33,9 @@ pub(crate) fn everywhere_and_v2(test: impl Fn(&mut Bench)) {
     test(&mut Bench::ours_on_v2());
 }
 
+/// For a shell in a mount namespace of its own: from now on the machine has cgroup v2 alone.
+pub(crate) const V2_ALONE: &str = "{ test -e /sys/fs/cgroup/cgroup.procs || mount -t cgroup2 cgroup2 /sys/fs/cgroup; }";
+
 /// Longest time that anything here may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -122,8 +125,8 @@ impl Bench {
 
     /// From now on the machine has cgroup v2 alone.
     pub(crate) fn on_v2(&mut self) {
-        let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
-        self.inside(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+        let script = format!("{V2_ALONE} && exec \"$@\"");
+        self.inside(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
     }
 
     /// From now on everything belongs to this user, who runs the runtime, too. Such a user has no cgroups to give.
@@ -252,8 +255,11 @@ impl Drop for Bench {
         for entry in std::fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
             self.call(&["delete", "--force", &entry.file_name().to_string_lossy()]);
         }
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            std::fs::remove_dir(hierarchy.path().join(self.cgroup())).ok();
+        // On v1 each hierarchy below; on v2 the directory itself.
+        let top = PathBuf::from("/sys/fs/cgroup");
+        let below = std::fs::read_dir(&top).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in below.chain([top]) {
+            std::fs::remove_dir(hierarchy.join(self.cgroup())).ok();
         }
     }
 }

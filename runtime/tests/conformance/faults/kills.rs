@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::footprint::Footprint;
 use super::supervisor::{GATE, Outcome, Victim, kill_before};
-use crate::support::{Bench, only_ours, until};
+use crate::support::{Bench, V2_ALONE, only_ours, until};
 
 /// Lets somebody be killed at each step of a command, and looks each time.
 struct Ordeal<'a> {
@@ -157,7 +157,7 @@ fn an_execed_process_is_killed_at_each_of_its_steps() {
 #[test]
 fn the_runtime_is_killed_on_cgroup_v2_alone() {
     only_ours(|t| {
-        let script = format!("mount -t cgroup2 cgroup2 /sys/fs/cgroup && {{ {GATE}; }}");
+        let script = format!("{V2_ALONE} && {{ {GATE}; }}");
         t.inside(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
         t.sleeping("other");
         Ordeal { t, victim: Victim::Runtime, before: &[], command: &["create", "x"] }.go(3, |_| truthful(t));
