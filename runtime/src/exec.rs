@@ -44,7 +44,7 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     }
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let document = StateDocument::new(id, &state.bundle, &spec.annotations);
-    let namespaces = NamespacePlan::new(&linux)?.all();
+    let namespaces = NamespacePlan::new(&linux)?.all() | of_criu(&state);
     // From here on the container can't be mistaken for a later one: the descriptor is its first process.
     let target = pidfd::open_checked(state.init_process_pid, state.init_process_start)
         .map_err(Error::sys("open a pidfd"))?
@@ -116,6 +116,13 @@ pub(crate) fn exec(runtime: &Runtime, id: &str, request: ExecRequest) -> Result<
     born.armed = false;
     let pidfd = born.child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
     Ok(Created { pid, pidfd, console, warnings, filter_flags: filter.map(|f| f.flags().bits()), held: None })
+}
+
+/// The namespace that a restored container has and its configuration does not name: criu gives it clocks of its own. Whoever is
+/// not in it could not be saved with the others again.
+fn of_criu(state: &State) -> Namespaces {
+    let clocks = state.restored && Path::new("/proc/self/ns/time").exists();
+    if clocks { Namespaces::TIME } else { Namespaces::NONE }
 }
 
 /// The root directory of a container's first process.

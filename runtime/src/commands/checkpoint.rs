@@ -149,7 +149,7 @@ fn options(parsed: &Parsed) -> Result<CriuOptions, Failure> {
             Some("soft") => CgroupMode::Soft,
             Some("full") => CgroupMode::Full,
             Some("strict") => CgroupMode::Strict,
-            Some(_) => return Err(Failure::new("Invalid manage-cgroups-mode value")),
+            Some(_) => return Err(Failure::new("invalid manage-cgroups-mode value")),
         },
     })
 }

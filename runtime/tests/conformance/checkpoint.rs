@@ -179,6 +179,65 @@ fn namespaces_that_were_given_are_given_again() {
 }
 
 #[test]
+fn what_is_executed_in_a_restored_container_is_saved_with_it() {
+    if !criu_works("what_is_executed_in_a_restored_container_is_saved_with_it") {
+        return;
+    }
+    only_ours(|t| {
+        counting(t, "c");
+        let mut left = Vec::new();
+        for image in ["first", "second"] {
+            t.ok(&["checkpoint", "--image-path", image, "c"]);
+            detached(t, &["restore", "--detach", "--image-path", image, "c"]);
+            // criu makes a time namespace, which config.json does not name.
+            let own = t.ok(&["exec", "c", "readlink", "/proc/self/ns/time"]);
+            assert_eq!(own, t.ok(&["exec", "c", "readlink", "/proc/1/ns/time"]));
+            // criu saves the first process's descendants: one that is left behind becomes its child. It must have let go of
+            // the files that exec was given, and must not sleep only once: that is over when it comes back.
+            let script = "{ touch /tmp/up; while :; do sleep 1; done; } < /dev/null > /dev/null 2>&1 & \
+                          until test -e /tmp/up; do :; done; rm /tmp/up; echo -n $!";
+            left.push(t.ok(&["exec", "c", "sh", "-c", script]));
+        }
+        for pid in left {
+            assert_eq!(t.ok(&["exec", "c", "cat", &format!("/proc/{pid}/comm")]), "sh\n");
+        }
+    });
+}
+
+#[test]
+fn the_ways_to_treat_cgroups_and_networks() {
+    if !criu_works("the_ways_to_treat_cgroups_and_networks") {
+        return;
+    }
+    only_ours(|t| {
+        t.set("/linux/resources", json!({"pids": {"limit": 77}}));
+        counting(t, "c");
+        let ways = [
+            &["--manage-cgroups-mode", "ignore"][..],
+            &["--manage-cgroups-mode", "soft"],
+            &["--empty-ns", "network"],
+            &["--auto-dedup"],
+            &["--file-locks", "--tcp-established", "--ext-unix-sk", "--shell-job"],
+        ];
+        for (n, way) in ways.into_iter().enumerate() {
+            let image = format!("image{n}");
+            t.ok(&[&["checkpoint"], way, &["--image-path", &image, "c"]].concat());
+            let saved = count(t);
+            detached(t, &[&["restore", "--detach"], way, &["--image-path", &image, "c"]].concat());
+            until("it goes on where it was", || count(t) > saved);
+            let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", t.pid("c"))).unwrap();
+            assert!(cgroup.lines().any(|line| line.contains("pids:") && line.ends_with("/c")), "{way:?}: {cgroup}");
+        }
+        // criu finds cgroups that are there already, as they are always here.
+        t.ok(&["checkpoint", "--manage-cgroups-mode", "strict", "--image-path", "strict", "c"]);
+        let strict = ["restore", "-d", "--manage-cgroups-mode", "strict", "--image-path", "strict", "c"];
+        let (code, stderr) = t.fails(&strict);
+        assert!(code == 1 && stderr.contains("criu failed: type RESTORE"), "{stderr}");
+        assert_eq!(t.ok(&["list", "--quiet"]), "", "nothing is left");
+    });
+}
+
+#[test]
 fn hooks_see_a_restored_container() {
     if !criu_works("hooks_see_a_restored_container") {
         return;
@@ -249,7 +308,7 @@ fn what_can_not_be_saved_is_refused_before() {
         assert!(code == 1 && stderr.contains("container does not exist"), "{stderr}");
         t.sleeping("c");
         for (flags, expected) in [
-            (&["--manage-cgroups-mode", "hard"][..], "Invalid manage-cgroups-mode value"),
+            (&["--manage-cgroups-mode", "hard"][..], "invalid manage-cgroups-mode value"),
             (&["--page-server", "nowhere"], "Use --page-server ADDRESS:PORT to specify page server"),
             (&["--page-server", "here:http"], "Invalid port number"),
             (&["--empty-ns", "user"], "is not supported"),

@@ -65,9 +65,10 @@ pub(crate) struct Bench {
     pub(crate) config: Value,
 }
 
-const TOOLS: [&str; 28] = [
+const TOOLS: [&str; 29] = [
     "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "env", "pwd", "readlink", "hostname", "touch", "stat",
     "mount", "head", "grep", "test", "tty", "stty", "kill", "mkdir", "unshare", "ip", "ionice", "uname", "cut", "wc",
+    "rm",
 ];
 
 impl Bench {
