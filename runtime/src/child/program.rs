@@ -135,6 +135,11 @@ fn not_executed(name: &[u8], errno: Errno) -> Failure {
             let text = format!("exec: {name:?}: stat {name}: no such file or directory");
             Failure { kind: Kind::CommandNotFound, text }
         }
+        // What execve says of one, besides what runc says.
+        Errno::EISDIR => Failure {
+            kind: Kind::NotExecutable,
+            text: format!("exec: {name:?}: {}: {}", errno_text(errno), errno_text(Errno::EACCES)),
+        },
         other => Failure { kind: Kind::NotExecutable, text: format!("exec: {name:?}: {}", errno_text(other)) },
     }
 }

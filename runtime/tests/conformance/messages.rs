@@ -33,6 +33,8 @@ fn a_refusal_says_why_in_the_words_that_callers_know() {
         refused(&["create", "c"], 1, "runc create failed: container with given ID already exists");
         refused(&["exec", "--cgroup", "..", "c", "true"], 255, " .. is not a sub cgroup path");
         refused(&["exec", "--cgroup", "nowhere", "c", "true"], 255, "/nowhere/cgroup.procs: no such file or directory");
+        // The newest runc has only "is a directory", from which podman makes no 126.
+        refused(&["exec", "c", "/bin"], 255, "permission denied");
         t.ok(&["pause", "c"]);
         refused(&["exec", "c", "true"], 255, "exec failed: cannot exec in a paused container");
         t.ok(&["resume", "c"]);
