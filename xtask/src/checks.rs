@@ -38,7 +38,7 @@ pub(crate) fn test() -> Result<()> {
         run(cargo(["test", "--locked", "-p", "dhow-tests", "--no-fail-fast"])
             .env("DHOW_BIN_DIR", target().join("dist")))
     });
-    report.step("runc's own suite", || suite::run(&target().join("dist/dhow-runtime"), &[]));
+    report.step("runc's own suite", || suite::run(&suite::Request::default()));
     report.step("nothing left behind", || {
         let (compared, left) = leftovers::since(&before);
         println!("    {compared} mounts, cgroups, interfaces, tables, processes, sockets and files compared");

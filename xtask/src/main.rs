@@ -26,8 +26,9 @@ usage: cargo xtask CHORE
   bench [--runs N] [--peers] [--only WORD]
                            dhow beside crun, runc, podman, docker, containerd and the floor;
                            --peers also beside those of the command in DHOW_PEERS
-  suite [RUNTIME [FILE.bats...]]
-                           runc's own integration tests against target/dist/dhow-runtime, or RUNTIME
+  suite [--source DIR] [--cgroup v1|v2] [--peer PATH] [RUNTIME [FILE.bats...]]
+                           runc's own integration tests against target/dist/dhow-runtime, or RUNTIME;
+                           --source those of this tree of runc's, --peer only what that runtime passes
   vm-test [v2|v1|selinux]  what needs a whole machine, in a virtual one: Debian's kernel with systemd
   gen                      api/proto/*.proto -> api/src/generated/
 ";
@@ -42,16 +43,15 @@ fn main() -> ExitCode {
         ["build", "--dev"] => dist::build(Profile::Dev).map(|dir| println!("{}", dir.display())),
         ["test" | "ci"] => checks::test(),
         ["bench", rest @ ..] => bench::bench(rest),
-        ["suite"] => suite::run(&shell::target().join("dist/dhow-runtime"), &[]),
-        ["suite", runtime, files @ ..] => suite::run(runtime.as_ref(), files),
+        ["suite", rest @ ..] => match suite::Request::parse(rest) {
+            Some(request) => suite::run(&request),
+            None => return usage(),
+        },
         ["vm-test"] => vm::run(None),
         ["vm-test", only @ ("v2" | "v1" | "selinux")] => vm::run(Some(only)),
         ["recvtty", rest @ ..] => suite::recvtty::serve(rest),
         ["gen"] => codegen::run().map_err(shell::file_error("generate", "api/src/generated".as_ref())),
-        _ => {
-            eprint!("{USAGE}");
-            return ExitCode::from(2);
-        }
+        _ => return usage(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,4 +60,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(2)
 }

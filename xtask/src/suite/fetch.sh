@@ -1,12 +1,16 @@
-# fetch.sh HOME DEBIAN-TAR XTASK: the bats files of Debian's source package of runc, below HOME/source, and what they need.
+# fetch.sh HOME DEBIAN-TAR XTASK [TREE]: the bats files of Debian's source package of runc, below HOME/source, and what they
+# need; or those of a copy of TREE, below HOME/given.
 # Nothing of the host's apt is changed: its lists of sources are copied, and asked for source packages.
 set -euo pipefail
-home=$1 debian=$2 xtask=$3
+home=$1 debian=$2 xtask=$3 tree=${4-}
 mkdir -p "$home"
 exec 9>"$home/.lock"
 flock 9
 
-if [ ! -e "$home/source/tests/integration/helpers.bash" ]; then
+if [ -n "$tree" ]; then
+	rm -rf "$home/given"
+	cp -a "$tree" "$home/given"
+elif [ ! -e "$home/source/tests/integration/helpers.bash" ]; then
 	rm -rf "$home/apt" "$home/package" "$home/source" "$home/unpacked"
 	mkdir -p "$home"/apt/parts "$home"/apt/lists/partial "$home"/apt/cache/archives/partial "$home/package" "$home/unpacked"
 	for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
@@ -48,15 +52,18 @@ if [ ! -e "$home/busybox.tar" ]; then
 	rm -rf "$root"
 fi
 
-cd "$home/source"
+if [ -n "$tree" ]; then cd "$home/given"; else cd "$home/source"; fi
 cat >tests/integration/get-images.sh <<END
 #!/bin/sh
 echo "BUSYBOX_IMAGE=$home/busybox.tar"
 echo "DEBIAN_IMAGE=$debian"
 END
-# Theirs is written in Go, for which there is no compiler here.
-cat >contrib/cmd/recvtty/recvtty <<END
-#!/bin/sh
-exec "$xtask" recvtty "\$@"
-END
-chmod 755 tests/integration/get-images.sh contrib/cmd/recvtty/recvtty
+# Theirs is written in Go, for which there is no compiler here. Newer versions look for it elsewhere.
+chmod 755 tests/integration/get-images.sh
+for place in contrib/cmd/recvtty tests/cmd/_bin; do
+	[ -d "${place%/*}" ] || continue
+	mkdir -p "$place"
+	rm -f "$place/recvtty"
+	printf '#!/bin/sh\nexec "%s" recvtty "$@"\n' "$xtask" >"$place/recvtty"
+	chmod 755 "$place/recvtty"
+done

@@ -2,7 +2,7 @@
 #
 # In namespaces of its own for mounts, processes and the network, with a /dev of its own (one of the tests is about the
 # owner of /dev/null) and in a cgroup of its own in each hierarchy, where containers without cgroupsPath come to lie. At the
-# end the kernel kills what still runs, and the cgroups are removed.
+# end the kernel kills what still runs, and the cgroups are removed. CG=v2: on a mount of cgroup v2 alone.
 set -u
 runtime=$1 source=$2
 shift 2
@@ -31,7 +31,12 @@ cat >"$scratch/inside" <<'END'
 set -u
 source=$1 scratch=$2
 shift 2
-umount -l /sys/fs/cgroup/unified 2>/dev/null
+if [ "${CG-}" = v2 ]; then
+	umount -l /sys/fs/cgroup
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+else
+	umount -l /sys/fs/cgroup/unified 2>/dev/null
+fi
 mkdir "$scratch/dev"
 mount -t tmpfs -o mode=755 tmpfs "$scratch/dev"
 for node in null zero full random urandom tty kmsg; do
