@@ -29,6 +29,7 @@ mod dbus;
 mod descriptors;
 mod error;
 mod exec;
+pub mod features;
 mod handshake;
 mod hooks;
 mod idmap;

@@ -20,10 +20,12 @@ use std::path::{Path, PathBuf};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use dhow_api::{Timestamp, socket, task};
+use dhow_runtime::features;
 use dhow_sys::spawn::Detached;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use protobuf::Message;
+use protobuf::well_known_types::any::Any;
 
 use crate::args::Args;
 use crate::error::{Error, Result};
@@ -37,6 +39,10 @@ const LONGEST: u64 = 10 << 20;
 
 /// What the service's version is, for those who ask.
 const TASK_VERSION: i32 = 3;
+
+/// The runtime specification's features document in JSON, as containerd names the type. Without it Kubernetes gives our
+/// containers neither user namespaces nor recursively read-only mounts.
+const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
 /// How containerd wants its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +126,17 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
 /// None in practice.
 pub fn info() -> Result<Vec<u8>> {
     let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
-    let info =
-        RuntimeInfo { name: "io.containerd.dhow.v2".to_owned(), version: Some(version).into(), ..Default::default() };
+    let features = Any {
+        type_url: FEATURES.to_owned(),
+        value: features::document().to_string().into_bytes(),
+        ..Default::default()
+    };
+    let info = RuntimeInfo {
+        name: "io.containerd.dhow.v2".to_owned(),
+        version: Some(version).into(),
+        features: Some(features).into(),
+        ..Default::default()
+    };
     encode(&info)
 }
 
@@ -206,7 +221,6 @@ fn name_hash(address: &str, namespace: &str, id: &str) -> u128 {
 mod tests {
     use super::*;
     use crate::args::Action;
-    use protobuf::well_known_types::any::Any;
 
     fn args() -> Args {
         Args {
@@ -247,6 +261,16 @@ mod tests {
         assert_eq!(json, serde_json::json!({"version": 3, "address": "unix:///s", "protocol": "ttrpc"}));
         let result = BootstrapResult::parse_from_bytes(&reply(Protocol::Protobuf, "unix:///s").unwrap()).unwrap();
         assert_eq!((result.version, result.address.as_str()), (3, "unix:///s"));
+    }
+
+    #[test]
+    fn the_information_has_what_kubernetes_asks_for() {
+        let info = RuntimeInfo::parse_from_bytes(&info().unwrap()).unwrap();
+        assert_eq!(info.features.type_url, FEATURES);
+        let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+        assert!(features["mountOptions"].as_array().unwrap().iter().any(|option| option == "rro"));
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+        assert!(features["linux"]["namespaces"].as_array().unwrap().iter().any(|kind| kind == "user"));
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Shim {
             Ok(container.init.pid)
         });
         let Ok(pid) = pid else { return };
+        oom::tell(self);
         self.publish(&Event::Exit(TaskExit {
             container_id: self.id.clone(),
             id: self.id.clone(),

@@ -55,8 +55,11 @@ pub(crate) fn same_as(init: i32, process: &mut dhow_runtime::config::Process) {
 
 /// Whether the kernel has killed a process of the container for want of memory.
 pub(crate) fn killed(runtime_root: &Path, id: &str) -> bool {
-    let Some(cgroup) = cgroup(runtime_root, id) else { return false };
-    cgroup.oom_kills().is_ok_and(|kills| kills > 0)
+    kills(runtime_root, id) > 0
+}
+
+fn kills(runtime_root: &Path, id: &str) -> u64 {
+    cgroup(runtime_root, id).and_then(|cgroup| cgroup.oom_kills().ok()).unwrap_or(0)
 }
 
 /// The container's cgroup.
@@ -78,6 +81,7 @@ pub(crate) fn watch(shim: &Arc<Shim>) {
     let root = shim.lock().options.root.clone();
     // Without a memory controller or limit there is nothing to watch.
     let Some(Ok(watch)) = cgroup(&root, &shim.id).map(|cgroup| cgroup.watch_oom()) else { return };
+    shim.lock().oom_told = Some(0);
     let shim = Arc::downgrade(shim);
     tokio::spawn(async move {
         let Ok(descriptor) = watch.as_fd().try_clone_to_owned() else { return };
@@ -90,9 +94,29 @@ pub(crate) fn watch(shim: &Arc<Shim>) {
             if watch.drain().is_err() || shim.lock().container.is_none() {
                 return;
             }
-            if killed(&root, &shim.id) {
-                shim.publish(&Event::Oom(TaskOOM { container_id: shim.id.clone(), ..Default::default() }));
-            }
+            tell(&shim);
         }
     });
+}
+
+/// Tells containerd of what was killed since the last time. Also to be called before it hears of the container's end, which it
+/// explains: v1 wakes the watch when memory is out, which may be before anything is killed.
+pub(crate) fn tell(shim: &Shim) {
+    let root = {
+        let state = shim.lock();
+        if state.oom_told.is_none() {
+            return;
+        }
+        state.options.root.clone()
+    };
+    let kills = kills(&root, &shim.id);
+    let news = {
+        let told = &mut shim.lock().oom_told;
+        let before = told.unwrap_or(0);
+        *told = Some(kills.max(before));
+        kills > before
+    };
+    if news {
+        shim.publish(&Event::Oom(TaskOOM { container_id: shim.id.clone(), ..Default::default() }));
+    }
 }

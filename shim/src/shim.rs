@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) creating: bool,
     /// The container.
     pub(crate) container: Option<Container>,
+    /// Of how many processes killed for want of memory containerd knows; none: nobody watches.
+    pub(crate) oom_told: Option<u64>,
     /// The log, from the first Create on.
     log: Option<SharedLog>,
 }
@@ -121,7 +123,7 @@ impl Shim {
             events,
             done: watch::Sender::new(false),
             stop: Notify::new(),
-            state: Mutex::new(State { runtime, options, creating: false, container: None, log: None }),
+            state: Mutex::new(State { runtime, options, creating: false, container: None, oom_told: None, log: None }),
         })
     }
 

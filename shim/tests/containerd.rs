@@ -135,3 +135,28 @@ fn containerd_cleans_up_after_a_killed_shim_and_finds_a_living_one_again() {
     );
     assert_eq!(lines(&output), ["kept", "lost", "kept", "1"]);
 }
+
+#[test]
+fn containerd_hears_that_memory_ran_out_before_it_hears_of_the_end() {
+    if !has_memory_controller() {
+        eprintln!("left out: no memory controller here");
+        return;
+    }
+    let output = containerd(
+        r#"
+        $ctr events > events &
+        # Nothing tells that it listens but an event.
+        for n in $(seq 1200); do [ -s events ] && break; $ctr namespaces create "n$n"; sleep 0.05; done
+        $ctr run --rm $options --memory-limit 8388608 $image full tail /dev/zero || echo "$?"
+        for _ in $(seq 1200); do grep -q /tasks/exit events && break; sleep 0.05; done
+        grep -o '/tasks/oom\|/tasks/exit' events
+        settled
+        "#,
+    );
+    assert_eq!(lines(&output), ["137", "/tasks/oom", "/tasks/exit"]);
+}
+
+fn has_memory_controller() -> bool {
+    let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    Path::new("/sys/fs/cgroup/memory").is_dir() || v2.split_whitespace().any(|name| name == "memory")
+}
