@@ -35,6 +35,11 @@ impl Ended {
         };
         Self { code, signal, at: Timestamp::now() }
     }
+
+    /// What containerd hears of a process that is deleted before it was started: no failure, as runc's shim has it.
+    pub(crate) fn without_a_start() -> Self {
+        Self { code: 0, signal: None, at: Timestamp::now() }
+    }
 }
 
 /// Where in its life a process is.

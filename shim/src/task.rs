@@ -145,8 +145,7 @@ impl Shim {
             let process = container.process(exec_id)?;
             let ended = match &process.stage {
                 Stage::Stopped(ended) => *ended,
-                // What was never started.
-                Stage::Registered(_) | Stage::Saved(_) => Ended::now(None),
+                Stage::Registered(_) | Stage::Saved(_) => Ended::without_a_start(),
                 Stage::Restoring | Stage::Created | Stage::Running => {
                     return Err(Error::State { verb: "delete", state: process.state() });
                 }

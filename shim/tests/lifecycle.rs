@@ -244,6 +244,9 @@ fn exec_codes_and_errors() {
         assert_eq!(container.task.delete(&request).unwrap_err().kind(), Kind::NotFound);
     }
     assert_eq!(container.start_exec("none").unwrap_err().kind(), Kind::NotFound);
+    container.exec("never", "exit 6", false).unwrap();
+    let request = task::DeleteRequest { id: container.id.clone(), exec_id: "never".into(), ..Default::default() };
+    assert_eq!(container.task.delete(&request).unwrap().exit_status, 0);
     container.kill(libc::SIGKILL).unwrap();
     container.wait();
     container.assert_gone();

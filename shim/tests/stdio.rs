@@ -114,6 +114,16 @@ fn a_terminal_has_a_size_and_can_be_left() {
 }
 
 #[test]
+fn a_process_without_a_terminal_has_no_size() {
+    let container = Container::new(&["sleep", "1000"]).run();
+    let request = task::ResizePtyRequest { id: container.id.clone(), height: 10, width: 10, ..Default::default() };
+    container.task.resize_pty(&request).unwrap();
+    container.kill(libc::SIGKILL).unwrap();
+    assert_eq!(container.wait(), 137);
+    container.assert_gone();
+}
+
+#[test]
 fn ctrl_c_reaches_the_foreground_process() {
     let container = Container::sh("trap 'echo int; exit 9' INT; echo up; while :; do sleep 0.1; done").terminal();
     let container = container.config(|config| config.stdin = Stdin::Open).create();
