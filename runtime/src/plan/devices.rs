@@ -95,6 +95,10 @@ pub(super) fn all(linux: &Linux) -> Result<Vec<Device>> {
         if !Path::new(&device.path).is_absolute() {
             return Err(Error::config(field("path"), format!("{:?} is not an absolute path", device.path)));
         }
+        // A link to the container's own terminals, whatever a privileged container's list of the host's devices says.
+        if Path::new(&device.path) == Path::new("/dev/ptmx") {
+            continue;
+        }
         let number = |name: &str, n: i64| {
             let known = u64::try_from(n).ok().filter(|n| *n <= u64::from(u32::MAX));
             known.ok_or_else(|| Error::config(field(name), format!("{n} is impossible")))

@@ -39,15 +39,17 @@ fn devices_of_a_user_namespace_are_what_config_json_says() {
                 {"path": "/dev/again", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 1000, "gid": 1},
                 {"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o604, "uid": 2},
                 {"path": "/dev/fifo", "type": "p", "fileMode": 0o602, "uid": 3},
+                // Of a privileged container, which gets whatever the host has.
+                {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2, "fileMode": 0o666},
             ]),
         );
         t.set("/linux/resources", json!({"devices": [{"allow": true, "access": "rwm"}]}));
         let seen = t.shell(
-            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' none/here again full fifo null; head -c 2 zero | od -A n -t x1",
+            "cd /dev; stat -c '%n %F %t:%T %a %u:%g' none/here again full fifo null; head -c 2 zero | od -A n -t x1; readlink ptmx",
         );
         let expected = "none/here block special file 1:5 157 10:11\nagain character special file 1:5 600 65534:1\n\
              full character special file 1:7 604 2:0\nfifo fifo 0:0 602 3:0\n\
-             null character special file 1:3 666 65534:65534\n 00 00\n";
+             null character special file 1:3 666 65534:65534\n 00 00\npts/ptmx\n";
         assert_eq!(seen, expected);
     });
 }
