@@ -3,6 +3,7 @@
 # In namespaces of its own for mounts, processes and the network, with a /dev of its own (one of the tests is about the
 # owner of /dev/null) and in a cgroup of its own in each hierarchy, where containers without cgroupsPath come to lie. At the
 # end the kernel kills what still runs, and the cgroups are removed. CG=v2: on a mount of cgroup v2 alone.
+# FILE_LIMIT: seconds for each file.
 set -u
 runtime=$1 source=$2
 shift 2
@@ -54,8 +55,8 @@ unset XDG_RUNTIME_DIR NOTIFY_SOCKET LISTEN_FDS
 cd "$source/tests/integration" || exit 1
 for file in "$@"; do
 	echo "## $file"
-	timeout -k 5 90 script -qec "bats -t $file" /dev/null </dev/null
-	[ $? = 124 ] && echo "not ok 0 the file takes longer than 90 seconds"
+	timeout -k 5 "$FILE_LIMIT" script -qec "bats -t $file" /dev/null </dev/null
+	[ $? = 124 ] && echo "not ok 0 the file takes longer than $FILE_LIMIT seconds"
 done
 echo "## end"
 END
