@@ -8,6 +8,7 @@
 //! Constants and layouts follow the kernel's uapi headers (Linux 6.18); each item names the kernel it appeared in.
 #![expect(unsafe_code, reason = "this crate is where the workspace keeps it")]
 
+pub mod arena;
 pub mod bpf;
 pub mod caps;
 pub mod clone;

@@ -113,7 +113,20 @@ impl Root {
             Err(Errno::ENOENT) => {}
             other => return other,
         }
-        Walk::new(self)?.run(path, Leaf::Directory, mode)
+        if let Some(made) = self.create_last(path, mode) {
+            Ok(made)
+        } else {
+            Walk::new(self)?.run(path, Leaf::Directory, mode)
+        }
+    }
+
+    /// The most frequent case in few calls: of `path` only the last component is missing, and it is no dangling symlink.
+    fn create_last(&self, path: &Path, mode: Mode) -> Option<OwnedFd> {
+        let Some(Component::Normal(name)) = path.components().next_back() else { return None };
+        let parent = self.open(path.parent()?, OFlag::O_PATH | OFlag::O_DIRECTORY).ok()?;
+        mkdirat(&parent, name, mode).ok()?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        open(parent.as_fd(), Path::new(name), flags, Mode::empty(), Resolve::NO_MAGICLINKS).ok()
     }
 
     /// A handle for the file `path` of any type but directory; when missing an empty file is made, its parents with

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::path::Path;
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
 use crate::Result;
 use crate::raw::check;
@@ -93,6 +94,26 @@ pub fn reset_signals() {
 /// None that a valid call could give.
 pub fn block_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
+}
+
+/// Does what the standard library does before `main`, as far as a program of ours needs it: nothing that it opens later is
+/// its 0, 1 or 2, and writing to somebody who has gone is an error. For a program that has no other `main` than C's.
+pub fn begin() {
+    use nix::fcntl::{OFlag, open};
+    let mut polled = crate::fd::standard().map(|fd| PollFd::new(fd, PollFlags::empty()));
+    poll(&mut polled, PollTimeout::ZERO).ok();
+    for fd in polled.iter().filter(|fd| fd.revents().is_some_and(|seen| seen.contains(PollFlags::POLLNVAL))) {
+        // The lowest number that is free is this one.
+        match open("/dev/null", OFlag::O_RDWR, nix::sys::stat::Mode::empty()) {
+            Ok(null) => {
+                let number = null.into_raw_fd();
+                debug_assert_eq!(number, fd.as_fd().as_raw_fd());
+            }
+            Err(_) => std::process::abort(),
+        }
+    }
+    // SAFETY: no handler is installed, so nothing can run at a bad moment.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.ok();
 }
 
 /// Unblocks every signal.

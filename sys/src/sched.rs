@@ -25,6 +25,16 @@ pub struct Attributes {
     pub period: u64,
 }
 
+/// Lets the calling thread run on every processor that its cgroup allows.
+///
+/// # Errors
+/// `EINVAL` on a machine with more processors than the kernel's default limit of 8192.
+pub fn use_all_processors() -> Result<()> {
+    let set = [u8::MAX; 1024];
+    // SAFETY: the kernel reads as many bytes as the set is long; 0 is the calling thread.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, set.len(), set.as_ptr()) }).map(drop)
+}
+
 /// The kernel's `struct sched_attr`, version 0.
 #[repr(C)]
 struct Raw {

@@ -22,9 +22,7 @@ use crate::{Error, Result};
 pub(crate) fn descriptors(stdio: &Stdio) -> Vec<String> {
     let name = |fd: std::os::fd::BorrowedFd<'_>| describe(fd).to_string_lossy().into_owned();
     match stdio {
-        Stdio::Inherit => {
-            vec![name(std::io::stdin().as_fd()), name(std::io::stdout().as_fd()), name(std::io::stderr().as_fd())]
-        }
+        Stdio::Inherit => dhow_sys::fd::standard().map(name).into(),
         Stdio::Fds { stdin, stdout, stderr } => {
             [stdin, stdout, stderr].into_iter().map(|fd| name(fd.as_fd())).collect()
         }

@@ -120,7 +120,7 @@ fn links(job: &Init<'_>) -> Result<()> {
         match symlinkat(target, &dir, name) {
             Err(Errno::EEXIST) if name == "ptmx" => relink(&dir, target, name)?,
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(Failure::errno(format!("/dev/{name}"))(e)),
+            Err(e) => return Err(Failure::errno(format_args!("/dev/{name}"))(e)),
         }
     }
     Ok(())
@@ -136,7 +136,7 @@ fn relink(dir: &OwnedFd, target: &str, name: &str) -> Result<()> {
 /// Where stdin, stdout or stderr is the host's null device, it becomes the container's: no file of the host's stays open,
 /// which could not be restored from a checkpoint either. After [`super::place_stdio`].
 pub(super) fn own_null(token: &InChild, job: &Init<'_>) -> Result<()> {
-    let standard = [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].map(is_null);
+    let standard = fd::standard().map(is_null);
     if standard == [false; 3] {
         return Ok(());
     }

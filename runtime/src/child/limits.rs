@@ -13,7 +13,7 @@ use crate::plan::Process;
 pub(super) fn apply(process: &Process) -> Result<()> {
     for limit in &process.rlimits {
         setrlimit(limit.resource, limit.soft, limit.hard)
-            .map_err(Failure::errno(format!("process.rlimits: {:?}", limit.resource)))?;
+            .map_err(Failure::errno(format_args!("process.rlimits: {:?}", limit.resource)))?;
     }
     if let Some(attributes) = &process.scheduler {
         sched::set(attributes).map_err(|errno| match errno {
@@ -38,7 +38,7 @@ pub(super) fn apply(process: &Process) -> Result<()> {
         Some(cpus) => affinity(cpus).map_err(Failure::errno("process.execCPUAffinity.final")),
         // Not what the runtime was confined to, but what the cgroup allows. A kernel that knows more processors than this
         // set has room for keeps what it was given.
-        None => affinity(&(0..CpuSet::count()).collect::<Vec<_>>()).or(Ok(())),
+        None => sched::use_all_processors().or(Ok(())),
     }
 }
 

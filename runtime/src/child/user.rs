@@ -1,9 +1,7 @@
 //! Giving up the runtime's privileges.
 
-use std::os::fd::AsFd;
-
 use dhow_sys::caps::{self, Sets};
-use dhow_sys::{Errno, Result};
+use dhow_sys::{Errno, Result, fd};
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
 
@@ -21,8 +19,8 @@ pub(super) fn become_user(process: &Process) -> super::Result<()> {
     groups.map_err(Failure::errno("process.user.additionalGids"))?;
     // The group first: the user may not have the right to.
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
-    setresgid(gid, gid, gid).map_err(Failure::errno(format!("process.user.gid {gid}")))?;
-    setresuid(uid, uid, uid).map_err(Failure::errno(format!("process.user.uid {uid}")))?;
+    setresgid(gid, gid, gid).map_err(Failure::errno(format_args!("process.user.gid {gid}")))?;
+    setresuid(uid, uid, uid).map_err(Failure::errno(format_args!("process.user.uid {uid}")))?;
     let own = caps::get().map_err(Failure::errno("read the capabilities"))?;
     // What the runtime does not have itself it can't pass on; engines inside containers ask for it nevertheless.
     let permitted = wanted.permitted.and(own.permitted);
@@ -52,12 +50,12 @@ pub(super) fn own_stdio(process: &Process) {
     if process.uid == 0 {
         return;
     }
-    for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
-        let Ok(stat) = fstat(fd) else { continue };
+    for stream in fd::standard() {
+        let Ok(stat) = fstat(stream) else { continue };
         let null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && stat.st_rdev == makedev(1, 3);
         if !null && stat.st_uid != process.uid {
             // A file of somebody else's in a user namespace, or on a read-only file system: then it just stays so.
-            fchown(fd, Some(Uid::from_raw(process.uid)), None).ok();
+            fchown(stream, Some(Uid::from_raw(process.uid)), None).ok();
         }
     }
 }

@@ -23,7 +23,6 @@ mod update;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use dhow_runtime::{Buses, CgroupDriver, Error, Rootless, Runtime};
 
@@ -185,17 +184,17 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|e| Failure::because("write to stdout", e))
 }
 
-/// Runs the command line `words`, without the program's own name.
-pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+/// Runs the command line `words`, without the program's own name; the exit code.
+pub(crate) fn main(words: Vec<OsString>) -> u8 {
     // Before anything is opened: nothing of ours must pass for the caller's.
     let inherited = process::inherited();
     let (global, rest) = args::split_global(words, &GLOBAL);
     let mut log = Log::stderr();
     match dispatch(global, rest, inherited, &mut log) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
             log.fatal(&failure.message, failure.fault == Fault::Program);
-            ExitCode::from(failure.code)
+            failure.code
         }
     }
 }
