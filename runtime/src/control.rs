@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dhow_sys::pidfd;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{Cgroup, CgroupPlan, FreezerState, OomWatch, Stats};
@@ -13,7 +14,7 @@ use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
 use crate::intel_rdt::{self, Group, Shares};
 use crate::plan::{IntelRdt, Plan};
-use crate::state::{Lock, State};
+use crate::state::{self, Known, Lock, State};
 use crate::{CgroupDriver, Error, Result, Runtime, Status};
 
 /// How long a killed process may take to end before deletion gives up.
@@ -47,13 +48,17 @@ pub(crate) fn kill(runtime: &Runtime, id: &str, signal: i32, all: bool) -> Resul
 }
 
 /// See [`Runtime::delete`].
-pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
+pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool, known: Option<Known>) -> Result<()> {
     let dir = runtime.root().join(id);
-    let _lock = match lock_to_delete(runtime.root(), id, force) {
+    let lock = match lock_to_delete(runtime.root(), id, force) {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         other => other?,
     };
-    let state = match State::load(runtime.root(), id) {
+    let loaded = match known {
+        Some(known) => State::load_anew(runtime.root(), id, known),
+        None => State::load(runtime.root(), id),
+    };
+    let state = match loaded {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         // Nothing can be learned from it, so nothing else can be cleaned up.
         Err(Error::BadState { .. }) if force => {
@@ -61,17 +66,25 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
         }
         other => other?,
     };
-    let status = status(runtime.root(), &state);
-    if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
-        return Err(Error::NotStopped { id: id.into(), status });
+    if !force {
+        match status(runtime.root(), &state) {
+            Status::Stopped | Status::Created | Status::Creating => {}
+            status => return Err(Error::NotStopped { id: id.into(), status }),
+        }
     }
     let (buses, rootless) = runtime.systemd();
     // A runtime that was killed has not written down what it has made; where it would be is known.
     let recorded = state.init_process_pid != 0;
     let cgroup = if recorded { Cgroup::open(&state.cgroup_paths)? } else { planned(runtime, &state)? };
+    // As good as always no process is left.
+    let gone = state.unit.is_none() && cgroup.remove_empty();
+    if !gone {
+        cgroup.kill_all(libc::SIGKILL)?;
+    }
     end(&state, &cgroup)?;
     let removed = match &state.unit {
         Some(unit) => cgroup.remove_unit(unit, buses, rootless),
+        None if gone => Ok(()),
         None => cgroup.remove(),
     };
     let mut first = removed.err().map(Error::from);
@@ -85,8 +98,17 @@ pub(crate) fn delete(runtime: &Runtime, id: &str, force: bool) -> Result<()> {
         // The state stays as long as there is something to clean up by it.
         return first.map_or(Ok(()), Err);
     }
-    std::fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
+    remove_directory(&lock, &dir)?;
     first.map_or(Ok(()), Err)
+}
+
+/// Removes the container's directory, in which there is mostly nothing but its state.
+fn remove_directory(lock: &Lock, dir: &Path) -> Result<()> {
+    unlinkat(lock.dir(), state::FILE, UnlinkatFlags::NoRemoveDir).ok();
+    if std::fs::remove_dir(dir).is_ok() {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(dir).map_err(Error::file("remove", dir))
 }
 
 fn lock_to_delete(root: &Path, id: &str, force: bool) -> Result<Lock> {
@@ -128,9 +150,8 @@ fn planned(runtime: &Runtime, state: &State) -> Result<Cgroup> {
     Ok(CgroupPlan::new(&request)?.open()?)
 }
 
-/// Kills what is left and waits for its end.
+/// Kills the first process and waits for its end.
 fn end(state: &State, cgroup: &Cgroup) -> Result<()> {
-    cgroup.kill_all(libc::SIGKILL)?;
     let Some(init) = kill_init(state)? else { return Ok(()) };
     if matches!(cgroup.freezer_state(), Ok(FreezerState::Frozen)) {
         cgroup.thaw()?;

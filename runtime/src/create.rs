@@ -25,8 +25,8 @@ use crate::net_devices::{self, Found};
 use crate::notify;
 use crate::parent::{self, Handshake};
 use crate::plan::Plan;
-use crate::request::{Held, RootfsSource};
-use crate::state::{self, Lock, START, State};
+use crate::request::{Held, RootfsSource, Stdio};
+use crate::state::{self, Known, Lock, START, Stamp, State};
 use crate::{CreateRequest, Created, Error, Result, Runtime, checkpoint, descriptors, lsm, pid_file, sources};
 
 /// See [`Runtime::create`].
@@ -57,7 +57,10 @@ impl Document {
         state::valid_id(&request.id)?;
         let bundle = std::path::absolute(&request.bundle).map_err(Error::file("find", &request.bundle))?;
         let file = bundle.join(request.config.as_deref().unwrap_or(Path::new("config.json")));
-        let text = std::fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+        let text = match request.document.clone() {
+            Some(text) => text,
+            None => std::fs::read_to_string(&file).map_err(Error::file("read", &file))?,
+        };
         let mut spec = Spec::from_json(text.as_bytes())?;
         if request.notify {
             notify::add(&mut spec, &runtime.root().join(&request.id));
@@ -127,7 +130,11 @@ impl Unfinished {
             cgroup_paths: BTreeMap::new(),
             unit,
             namespace_paths: BTreeMap::new(),
-            external_descriptors: checkpoint::descriptors(&request.stdio),
+            external_descriptors: match &request.stdio {
+                // They stay as they are, and can be looked at when there is time for it.
+                Stdio::Inherit => Vec::new(),
+                given => checkpoint::descriptors(given),
+            },
             restored: false,
             owner: geteuid().as_raw(),
             resources: None,
@@ -211,9 +218,11 @@ impl Unfinished {
         }
         handshake.oom_score()?;
         ours.send(&Message::Attached { pid }).map_err(Error::sys("tell the container's process its pid"))?;
+        // Written while the child goes on; in its place when the container is made.
+        let stamp = self.write(pid, plan)?;
         handshake.finish()?;
         let console = handshake.console;
-        self.record(pid, plan)?;
+        state::put(&self.dir)?;
         // Last, for a container that could not be made leaves no file.
         pid_file.map_or(Ok(()), |file| pid_file::write(&file, pid))?;
         if !held {
@@ -221,7 +230,8 @@ impl Unfinished {
         }
         let child = self.child.as_ref().ok_or(Error::ChildGone { step: "clone" })?;
         let pidfd = child.pidfd.try_clone().map_err(Error::file("duplicate", Path::new("a pidfd")))?;
-        let held = held.then(|| Held { channel: ours, state: self.state.clone() });
+        let known = || Known { state: self.state.clone(), stamp };
+        let held = held.then(|| Held { channel: ours, known: known() });
         let filter_flags = plan.seccomp.as_ref().map(|filter| filter.flags().bits());
         Ok(Created { pid, pidfd, console, warnings: plan.warnings.clone(), filter_flags, held })
     }
@@ -315,17 +325,21 @@ impl Unfinished {
     /// Writes the second and last state of a container that was brought back.
     pub(crate) fn record_restored(&mut self, pid: i32, plan: &Plan) -> Result<()> {
         self.state.restored = true;
-        self.record(pid, plan)
+        self.write(pid, plan)?;
+        state::put(&self.dir)
     }
 
-    /// Writes the second and last state.
-    fn record(&mut self, pid: i32, plan: &Plan) -> Result<()> {
+    /// Writes the second and last state, but not yet to its place.
+    fn write(&mut self, pid: i32, plan: &Plan) -> Result<Stamp> {
         let stat = process::stat(pid).ok_or(Error::ChildGone { step: "the last step" })?;
         self.state.init_process_pid = pid;
         self.state.init_process_start = stat.start_time;
         self.state.cgroup_paths = self.cgroup.as_ref().map(|c| c.paths().clone()).unwrap_or_default();
         self.state.namespace_paths = plan.namespaces.paths(pid);
-        self.state.store(&self.dir)
+        if self.state.external_descriptors.is_empty() {
+            self.state.external_descriptors = checkpoint::descriptors(&Stdio::Inherit);
+        }
+        self.state.write(&self.dir)
     }
 }
 

@@ -199,8 +199,7 @@ impl Error {
     }
 
     pub(crate) fn file(verb: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File { verb, path, source }
+        move |source| Self::File { verb, path: path.to_owned(), source }
     }
 }
 

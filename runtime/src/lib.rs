@@ -57,7 +57,7 @@ pub use checkpoint::{CgroupMode, CheckpointRequest, CriuOptions, RestoreRequest}
 pub use dbus::BusError;
 pub use error::{Error, Kind, plain};
 pub use intel_rdt::{BandwidthInfo, CacheInfo, Occupancy, Shares, Traffic};
-pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RootfsSource, Stdio};
+pub use request::{ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RootfsSource, Started, Stdio};
 pub use runtime::{CgroupDriver, Rootless, Runtime};
 pub use state::Status;
 

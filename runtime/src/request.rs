@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::Process;
 use crate::handshake::Channel;
-use crate::state::{State, Status};
+use crate::state::{Known, Status};
 
 /// Where a process's stdin, stdout and stderr come from.
 #[derive(Debug, Default)]
@@ -59,6 +59,8 @@ pub struct CreateRequest {
     pub bundle: PathBuf,
     /// Another file than config.json; a relative path is relative to the bundle.
     pub config: Option<PathBuf>,
+    /// What is in that file, for a caller that has read it already.
+    pub document: Option<String>,
     /// The first process's stdio. config.json's `process.terminal` must agree: true iff [`Stdio::is_terminal`].
     pub stdio: Stdio,
     /// The root file system.
@@ -126,7 +128,13 @@ pub struct Created {
 #[derive(Debug)]
 pub struct Held {
     pub(crate) channel: Channel,
-    pub(crate) state: State,
+    pub(crate) known: Known,
+}
+
+/// A container that its creator has started.
+#[derive(Debug)]
+pub struct Started {
+    pub(crate) known: Known,
 }
 
 /// What is known of a container: the specification's state, with runc's additions.

@@ -14,7 +14,7 @@ use crate::config::Process;
 use crate::plan::Plan;
 use crate::{
     CheckpointRequest, ContainerState, CreateRequest, Created, ExecRequest, Held, Listing, RestoreRequest, Result,
-    Shares,
+    Shares, Started,
 };
 use crate::{checkpoint, control, create, exec, inspect, notify, start};
 
@@ -143,7 +143,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`crate::Error::Child`] when the program can't be executed.
-    pub fn start_held(&self, held: Held) -> Result<()> {
+    pub fn start_held(&self, held: Held) -> Result<Started> {
         start::start_held(self, held)
     }
 
@@ -169,7 +169,15 @@ impl Runtime {
     /// # Errors
     /// [`crate::Error::Status`] when it is not stopped. Goes on past errors of single steps and returns the first.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
-        control::delete(self, id, force)
+        control::delete(self, id, force, None)
+    }
+
+    /// As [`Self::delete`] with `force`, for who has started it: its state is read again only if somebody has changed it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete_started(&self, id: &str, started: Started) -> Result<()> {
+        control::delete(self, id, true, Some(started.known))
     }
 
     /// Runs a process in it; returns when the program has been executed. The caller becomes its parent.

@@ -9,7 +9,7 @@ use dhow_sys::{Errno, pidfd, seqpacket};
 use crate::handshake::{Channel, Message};
 use crate::hooks::{self, StateDocument};
 use crate::inspect::status;
-use crate::request::Held;
+use crate::request::{Held, Started};
 use crate::state::{Lock, START, State};
 use crate::{Error, Result, Runtime, Status};
 
@@ -40,11 +40,12 @@ pub(crate) fn start(runtime: &Runtime, id: &str) -> Result<()> {
 }
 
 /// See [`Runtime::start_held`].
-pub(crate) fn start_held(runtime: &Runtime, held: Held) -> Result<()> {
-    let Held { channel, state } = held;
+pub(crate) fn start_held(runtime: &Runtime, held: Held) -> Result<Started> {
+    let Held { channel, known } = held;
     channel.send(&Message::Start).map_err(Error::sys("tell the container's process to start"))?;
-    executed(&channel, &state)?;
-    poststart(runtime, &state)
+    executed(&channel, &known.state)?;
+    poststart(runtime, &known.state)?;
+    Ok(Started { known })
 }
 
 /// Waits until the program is executed, or the process killed.

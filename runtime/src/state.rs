@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::{Errno, process};
+use memchr::memmem;
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -114,17 +115,37 @@ impl State {
         serde_json::from_slice(&bytes).map_err(|e| Error::BadState { id: id.into(), problem: e.to_string() })
     }
 
+    /// The state that was `known`, if its file is still that one; else as [`State::load`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn load_anew(root: &Path, id: &str, known: Known) -> Result<Self> {
+        let same = std::fs::metadata(root.join(id).join(FILE)).is_ok_and(|file| Stamp::of(&file) == known.stamp);
+        if same { Ok(known.state) } else { Self::load(root, id) }
+    }
+
     /// Writes it.
     ///
     /// # Errors
     /// [`Error::File`]; then what was there before is still there.
     pub(crate) fn store(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(FILE);
+        self.write(dir)?;
+        put(dir)
+    }
+
+    /// Writes it beside the one that is there; [`put`] puts it in its place.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn write(&self, dir: &Path) -> Result<Stamp> {
         let fresh = dir.join(FRESH);
         let bytes =
             serde_json::to_vec(self).map_err(|e| Error::BadState { id: self.id.clone(), problem: e.to_string() })?;
-        std::fs::write(&fresh, bytes).map_err(Error::file("write", &fresh))?;
-        std::fs::rename(&fresh, &path).map_err(Error::file("write", &path))
+        let written = File::create(&fresh).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.metadata()
+        });
+        written.map(|file| Stamp::of(&file)).map_err(Error::file("write", &fresh))
     }
 
     /// The configuration it was made from.
@@ -154,9 +175,39 @@ impl State {
     }
 }
 
+/// Puts the state that was written last in the place of the one before.
+///
+/// # Errors
+/// [`Error::File`]; then the one before is still there.
+pub(crate) fn put(dir: &Path) -> Result<()> {
+    let path = dir.join(FILE);
+    std::fs::rename(dir.join(FRESH), &path).map_err(Error::file("write", &path))
+}
+
+/// Which file a state was written to. Each time it is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    place: (u64, u64),
+    written: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self { place: (file.dev(), file.ino()), written: (file.mtime(), file.mtime_nsec()) }
+    }
+}
+
+/// A state, and the file that has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) state: State,
+    pub(crate) stamp: Stamp,
+}
+
 /// JSON may spell any letter of a name as an escape.
 fn may_mention(json: &str, field: &str) -> bool {
-    json.contains(&format!("\"{field}\"")) || json.contains("\\u")
+    let json = json.as_bytes();
+    memmem::find(json, format!("\"{field}\"").as_bytes()).is_some() || memmem::find(json, b"\\u").is_some()
 }
 
 /// A container's directory, held by whoever creates, starts, updates or deletes it. The kernel lets go of it with the

@@ -206,7 +206,7 @@ impl Cgroup {
     }
 
     /// A hierarchy to list the processes of: all have the same.
-    fn process_dir(&self) -> Option<&Dir> {
+    pub(super) fn process_dir(&self) -> Option<&Dir> {
         let preferred = ["pids", "freezer", "memory"].iter().find_map(|controller| self.dir(controller));
         preferred.or(self.members.first().map(|member| &member.dir))
     }

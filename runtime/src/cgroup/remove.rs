@@ -14,6 +14,15 @@ use super::error::{CgroupError, Result};
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Cgroup {
+    /// Removes the cgroup if there is no process in it and nothing below; whether it is gone now.
+    pub(crate) fn remove_empty(&self) -> bool {
+        // The one by which processes are found goes last: while there are any they can be found.
+        let processes = self.process_dir().map(Dir::path);
+        let (last, first): (Vec<&Path>, Vec<&Path>) =
+            self.members.iter().map(|member| member.dir.path()).partition(|path| Some(*path) == processes);
+        first.into_iter().chain(last).all(is_removed)
+    }
+
     /// Removes the cgroup with all below it; kills what still runs in it, and waits a bounded time for that. Removing what is gone
     /// already succeeds. What the container's cgroup lies in stays.
     ///

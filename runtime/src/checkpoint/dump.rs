@@ -24,7 +24,7 @@ pub(crate) fn dump(runtime: &Runtime, id: &str, request: CheckpointRequest) -> R
     let goes_on = request.leave_running || request.pre_dump;
     save(&state, request)?;
     drop(lock);
-    if goes_on { Ok(()) } else { control::delete(runtime, id, true) }
+    if goes_on { Ok(()) } else { control::delete(runtime, id, true, None) }
 }
 
 fn save(state: &State, mut request: CheckpointRequest) -> Result<()> {

@@ -133,7 +133,7 @@ pub(crate) fn made_later(namespaces: &NamespacePlan) -> Namespaces {
 /// The parent's files in /proc about this process are written while it waits.
 fn namespaces(job: &mut Init<'_>) -> Result<()> {
     for (kind, field, fd) in job.join.drain(..) {
-        nix::sched::setns(fd, kind.flags()).map_err(Failure::errno(format!("{field}: join it")))?;
+        nix::sched::setns(fd, kind.flags()).map_err(Failure::errno(format_args!("{field}: join it")))?;
     }
     let plan = &job.plan.namespaces;
     let time = plan.new.contains(Namespaces::TIME);

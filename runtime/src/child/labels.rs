@@ -37,12 +37,12 @@ pub(super) fn program(process: &Process) -> Result<()> {
             Err(Errno::ENOENT) => proc.write(Path::new("self/attr/exec"), text.as_bytes()),
             other => other,
         };
-        written.map_err(Failure::errno(format!("process.apparmorProfile {profile}")))?;
+        written.map_err(Failure::errno(format_args!("process.apparmorProfile {profile}")))?;
     }
     match &process.selinux {
         Some(label) => proc
             .write(Path::new("self/attr/exec"), label.as_bytes())
-            .map_err(Failure::errno(format!("process.selinuxLabel {label}"))),
+            .map_err(Failure::errno(format_args!("process.selinuxLabel {label}"))),
         None => Ok(()),
     }
 }

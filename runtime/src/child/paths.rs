@@ -20,8 +20,8 @@ pub(super) fn sysctl(job: &Init<'_>) -> Result<()> {
     }
     let proc = Proc::open()?;
     for sysctl in &job.plan.sysctl {
-        let error = || Failure::errno(format!("linux.sysctl: {}", sysctl.path.display()));
-        proc.write(&Path::new("sys").join(&sysctl.path), sysctl.value.as_bytes()).map_err(error())?;
+        let written = proc.write(&Path::new("sys").join(&sysctl.path), sysctl.value.as_bytes());
+        written.map_err(Failure::errno(format_args!("linux.sysctl: {}", sysctl.path.display())))?;
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ pub(super) fn protect(job: &Init<'_>) -> Result<()> {
         set_attr(mount.as_fd(), &change).map_err(Failure::errno("make a tmpfs read-only"))?;
     }
     for path in &job.plan.readonly_paths {
-        readonly(job, path).map_err(Failure::errno(format!("linux.readonlyPaths: {}", path.display())))?;
+        readonly(job, path).map_err(Failure::errno(format_args!("linux.readonlyPaths: {}", path.display())))?;
     }
     let mut masks = Masks::default();
     for path in &job.plan.masked_paths {

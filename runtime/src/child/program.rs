@@ -61,13 +61,13 @@ pub(super) fn run(
 /// The directory must be inside the root: through a leaked descriptor in /proc/self/fd it could be the host's
 /// (CVE-2024-21626). The kernel says so.
 fn enter(process: &Process) -> Result<()> {
-    let error = || Failure::errno(format!("process.cwd {}", process.cwd.display()));
+    let error = |errno| Failure::errno(format_args!("process.cwd {}", process.cwd.display()))(errno);
     match nix::unistd::chdir(&process.cwd) {
         // A directory that only its user may enter: on a network file system, or without capabilities over it.
-        Err(Errno::EACCES) => as_user(process, || nix::unistd::chdir(&process.cwd).map_err(error()))?,
-        other => other.map_err(error())?,
+        Err(Errno::EACCES) => as_user(process, || nix::unistd::chdir(&process.cwd).map_err(error))?,
+        other => other.map_err(error)?,
     }
-    let cwd = nix::unistd::getcwd().map_err(error())?;
+    let cwd = nix::unistd::getcwd().map_err(error)?;
     if cwd.is_absolute() { Ok(()) } else { Err(Failure::new("the working directory is outside of the root")) }
 }
 

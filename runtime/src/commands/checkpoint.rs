@@ -7,7 +7,7 @@ use dhow_runtime::{CgroupMode, CheckpointRequest, CreateRequest, CriuOptions, Re
 use nix::fcntl::OFlag;
 
 use super::args::{Flag, Parsed};
-use super::create::{BUNDLE, NO_PIVOT, NO_SUBREAPER, bundle, wants_terminal};
+use super::create::{BUNDLE, NO_PIVOT, NO_SUBREAPER, bundle, document, wants_terminal};
 use super::foreground::Foreground;
 use super::process::{self, Terminal};
 use super::{Command, Context, Failure, absolute};
@@ -102,13 +102,15 @@ fn restore(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     warn_rootless(context, "restore");
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
-    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, detach, parsed.value("console-socket"))?;
+    let document = document(&bundle, parsed)?;
+    let terminal = Terminal::choose(wants_terminal(&document), detach, parsed.value("console-socket"))?;
     let pidfd_socket = process::pidfd_socket(parsed)?;
     let foreground = if detach { None } else { Some(Foreground::begin(!parsed.on("no-subreaper"))?) };
     let text = |flag| parsed.value(flag).filter(|text| !text.is_empty()).map(str::to_owned);
     let created = context.runtime.restore(&RestoreRequest {
         create: CreateRequest {
             id: id.to_owned(),
+            document: Some(document),
             bundle,
             stdio: terminal.stdio(),
             // It has the one that it was saved with.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dhow_runtime::{CreateRequest, Created, Error};
+use dhow_runtime::{CreateRequest, Created, Error, Started};
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::args::{Flag, Parsed};
@@ -62,8 +63,9 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.exactly("create", 1)?[0];
     process::protect(context);
     let bundle = bundle(parsed)?;
-    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, true, parsed.value("console-socket"))?;
-    make(context, parsed, (id, bundle), &terminal, false)?;
+    let document = document(&bundle, parsed)?;
+    let terminal = Terminal::choose(wants_terminal(&document), true, parsed.value("console-socket"))?;
+    make(context, parsed, (id, bundle, document), &terminal, false)?;
     Ok(0)
 }
 
@@ -72,37 +74,45 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     process::protect(context);
     let bundle = bundle(parsed)?;
     let detach = parsed.on("detach");
-    let terminal = Terminal::choose(wants_terminal(&bundle, parsed)?, detach, parsed.value("console-socket"))?;
+    let document = document(&bundle, parsed)?;
+    let terminal = Terminal::choose(wants_terminal(&document), detach, parsed.value("console-socket"))?;
     if detach {
-        let mut created = make(context, parsed, (id, bundle), &terminal, true)?;
-        if let Some(notify) = start_or_delete(context, id, &mut created)? {
+        let mut created = make(context, parsed, (id, bundle, document), &terminal, true)?;
+        if let (Some(notify), _) = start_or_delete(context, id, &mut created)? {
             lifecycle::notify_wait(context, id, &notify)?;
         }
         return Ok(0);
     }
     let foreground = Foreground::begin(!parsed.on("no-subreaper"))?;
-    let mut created = make(context, parsed, (id, bundle), &terminal, true)?;
-    let notify = start_or_delete(context, id, &mut created)?;
+    let mut created = make(context, parsed, (id, bundle, document), &terminal, true)?;
+    let (notify, started) = start_or_delete(context, id, &mut created)?;
     let code = foreground.wait(created, notify)?;
     if !parsed.on("keep") {
-        context.runtime.delete(id, true)?;
+        match started {
+            Some(started) => context.runtime.delete_started(id, started)?,
+            None => context.runtime.delete(id, true)?,
+        }
     }
     Ok(code)
 }
 
-fn start_or_delete(context: &Context, id: &str, created: &mut Created) -> Result<Option<Notify>, Failure> {
+fn start_or_delete(
+    context: &Context,
+    id: &str,
+    created: &mut Created,
+) -> Result<(Option<Notify>, Option<Started>), Failure> {
     let mut start = || {
         let notify = Notify::listen(context, id)?;
         let started = match created.held.take() {
-            Some(held) => context.runtime.start_held(held),
-            None => context.runtime.start(id),
+            Some(held) => context.runtime.start_held(held).map(Some),
+            None => context.runtime.start(id).map(|()| None),
         };
-        started.map_err(|error| match error {
+        let started = started.map_err(|error| match error {
             // As if the program had come that far: it is the container's own end, and not this command's failure.
             Error::Child { text, .. } if text.starts_with("exec ") => Failure::program(text),
             error => error.into(),
         })?;
-        Ok(notify)
+        Ok((notify, started))
     };
     // The error of the start is the one to tell; what can't be deleted now, `delete -f` will find.
     start().inspect_err(|_: &Failure| drop(context.runtime.delete(id, true)))
@@ -111,7 +121,7 @@ fn start_or_delete(context: &Context, id: &str, created: &mut Created) -> Result
 fn make(
     context: &Context,
     parsed: &Parsed,
-    (id, bundle): (&str, PathBuf),
+    (id, bundle, document): (&str, PathBuf, String),
     terminal: &Terminal,
     held: bool,
 ) -> Result<Created, Failure> {
@@ -123,6 +133,7 @@ fn make(
         id: id.to_owned(),
         bundle,
         config: config(parsed).map(Path::to_owned),
+        document: Some(document),
         stdio: terminal.stdio(),
         preserve_fds,
         listen_fds,
@@ -155,19 +166,19 @@ fn config(parsed: &Parsed) -> Option<&Path> {
     parsed.value("config").filter(|path| !path.is_empty()).map(Path::new)
 }
 
-/// Whether the bundle's process gets a terminal: all that has to be known of config.json before it is read for the container.
-/// What is wrong with the document is told then.
-pub(crate) fn wants_terminal(bundle: &Path, parsed: &Parsed) -> Result<bool, Failure> {
+/// What the container is described by.
+pub(crate) fn document(bundle: &Path, parsed: &Parsed) -> Result<String, Failure> {
     let name = config(parsed).unwrap_or(Path::new("config.json"));
     let path = bundle.join(name);
-    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+    std::fs::read_to_string(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::new(format!("JSON specification file {} not found", name.display())),
         _ => Failure::because(path.display(), e),
-    })?;
-    Ok(says_terminal(&bytes))
+    })
 }
 
-fn says_terminal(json: &[u8]) -> bool {
+/// Whether the process gets a terminal: all that has to be known of a document before it is read for the container. What is wrong
+/// with it is told then.
+pub(crate) fn wants_terminal(document: &str) -> bool {
     #[derive(Deserialize)]
     struct Document {
         process: Process,
@@ -178,13 +189,15 @@ fn says_terminal(json: &[u8]) -> bool {
     }
     // Few containers have one, and to see that they don't costs less than to read the document: a name that is not there, or has
     // no `true` behind it, unless a letter of it is written as an escape.
-    let text = String::from_utf8_lossy(json);
-    let maybe = text.contains("\\u")
-        || text
-            .split("\"terminal\"")
-            .skip(1)
-            .any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ':').starts_with("true"));
-    maybe && serde_json::from_slice::<Document>(json).is_ok_and(|document| document.process.terminal)
+    const NAME: &[u8] = b"\"terminal\"";
+    let bytes = document.as_bytes();
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b':';
+    let maybe = memmem::find(bytes, b"\\u").is_some()
+        || memmem::find_iter(bytes, NAME).any(|at| {
+            let mut rest = bytes[at + NAME.len()..].iter().skip_while(|byte| is_space(byte));
+            rest.by_ref().take(4).eq(b"true")
+        });
+    maybe && serde_json::from_str::<Document>(document).is_ok_and(|document| document.process.terminal)
 }
 
 /// How many descriptors systemd's socket activation gave this process for the container.
@@ -199,12 +212,11 @@ mod tests {
 
     #[test]
     fn a_terminal_is_seen_however_it_is_written() {
-        assert!(says_terminal(br#"{"process":{"terminal":true}}"#));
-        assert!(says_terminal(b"{\"process\": {\"terminal\"\n :\t true}}"));
-        assert!(says_terminal(br#"{"process":{"t\u0065rminal":true}}"#));
-        assert!(!says_terminal(br#"{"process":{"terminal":false,"noNewPrivileges":true}}"#));
-        assert!(!says_terminal(br#"{"process":{"args":["\"terminal\":true"]},"hostname":"\u0061"}"#));
-        assert!(!says_terminal(br#"{"terminal":true,"process":{}}"#));
-        assert!(!says_terminal(b"\xff"));
+        assert!(wants_terminal(r#"{"process":{"terminal":true}}"#));
+        assert!(wants_terminal("{\"process\": {\"terminal\"\n :\t true}}"));
+        assert!(wants_terminal(r#"{"process":{"t\u0065rminal":true}}"#));
+        assert!(!wants_terminal(r#"{"process":{"terminal":false,"noNewPrivileges":true}}"#));
+        assert!(!wants_terminal(r#"{"process":{"args":["\"terminal\":true"]},"hostname":"\u0061"}"#));
+        assert!(!wants_terminal(r#"{"terminal":true,"process":{}}"#));
     }
 }

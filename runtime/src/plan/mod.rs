@@ -12,6 +12,7 @@ mod net_devices;
 mod process;
 mod sysctl;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use dhow_sys::clone::Namespaces;
@@ -217,7 +218,7 @@ fn cgroup_owner(mounts: &[Mount], namespaces: &NamespacePlan, uid: u32) -> Optio
 }
 
 /// Checks a list of id mappings.
-fn mappings(field: &str, list: &[IdMapping]) -> Result<Vec<IdMapping>> {
+fn mappings(field: fmt::Arguments<'_>, list: &[IdMapping]) -> Result<Vec<IdMapping>> {
     for (i, map) in list.iter().enumerate() {
         let fits = |first: u32| first.checked_add(map.size).is_some();
         if map.size == 0 || !fits(map.container_id) || !fits(map.host_id) {

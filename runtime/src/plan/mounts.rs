@@ -125,8 +125,8 @@ fn idmap(
     namespaces: &NamespacePlan,
     kind: &MountKind,
 ) -> Result<Option<IdMap>> {
-    let mut uid = super::mappings(&format!("{field}.uidMappings"), &mount.uid_mappings)?;
-    let mut gid = super::mappings(&format!("{field}.gidMappings"), &mount.gid_mappings)?;
+    let mut uid = super::mappings(format_args!("{field}.uidMappings"), &mount.uid_mappings)?;
+    let mut gid = super::mappings(format_args!("{field}.gidMappings"), &mount.gid_mappings)?;
     let with_value =
         |(key, value): &(String, Option<String>)| matches!(key.as_str(), "idmap" | "ridmap") && value.is_some();
     if let (MountKind::Bind, Some(at)) = (kind, options.data.iter().position(with_value)) {
@@ -136,8 +136,8 @@ fn idmap(
             let problem = |problem| Error::config(format!("{field}.options"), format!("{key}: {problem}"));
             let container = (&*namespaces.uid_mappings, &*namespaces.gid_mappings);
             let given = idmap_option::parse(&value.unwrap_or_default(), container).map_err(problem)?;
-            let place = format!("{field}.options");
-            (uid, gid) = (super::mappings(&place, &given.0)?, super::mappings(&place, &given.1)?);
+            let judged = |given| super::mappings(format_args!("{field}.options"), given);
+            (uid, gid) = (judged(&given.0)?, judged(&given.1)?);
         }
     }
     if options.idmap.is_none() && uid.is_empty() && gid.is_empty() {

@@ -116,8 +116,8 @@ impl NamespacePlan {
     }
 
     fn mappings(&mut self, linux: &Linux) -> Result<()> {
-        self.uid_mappings = super::mappings("linux.uidMappings", &linux.uid_mappings)?;
-        self.gid_mappings = super::mappings("linux.gidMappings", &linux.gid_mappings)?;
+        self.uid_mappings = super::mappings(format_args!("linux.uidMappings"), &linux.uid_mappings)?;
+        self.gid_mappings = super::mappings(format_args!("linux.gidMappings"), &linux.gid_mappings)?;
         let (new, none) = (self.new.contains(Namespaces::USER), self.uid_mappings.is_empty());
         if new && (none || self.gid_mappings.is_empty()) {
             return Err(Error::config("linux.uidMappings", "a new user namespace needs uid and gid mappings"));

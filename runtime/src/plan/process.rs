@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
+use std::fmt;
 use std::path::PathBuf;
 
 use dhow_sys::caps::{self, CapSet};
@@ -99,18 +100,18 @@ impl Process {
         }
         let user = &process.user;
         let groups = user.additional_gids.iter().enumerate();
-        let groups = groups.map(|(i, gid)| id(&format!("{field}.user.additionalGids[{i}]"), *gid));
+        let groups = groups.map(|(i, gid)| id(format_args!("{field}.user.additionalGids[{i}]"), *gid));
         if process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             return Err(Error::config(format!("{field}.oomScoreAdj"), "must be between -1000 and 1000"));
         }
         Ok(Self {
-            args: strings(&format!("{field}.args"), &process.args)?,
+            args: strings(format_args!("{field}.args"), &process.args)?,
             env: environment(field, &process.env)?,
             cwd: PathBuf::from(&process.cwd),
             terminal: process.terminal,
             size: process.console_size.map(|s| Size { rows: clamp(s.height), columns: clamp(s.width) }),
-            uid: id(&format!("{field}.user.uid"), user.uid)?,
-            gid: id(&format!("{field}.user.gid"), user.gid)?,
+            uid: id(format_args!("{field}.user.uid"), user.uid)?,
+            gid: id(format_args!("{field}.user.gid"), user.gid)?,
             groups: groups.collect::<Result<_>>()?,
             keeps_groups: false,
             umask: user.umask.unwrap_or(0o022) & 0o777,
@@ -172,12 +173,14 @@ fn some(text: &str) -> Option<String> {
 }
 
 /// 2³²-1 means "leave as it is" to the kernel: it is no id.
-fn id(field: &str, value: i64) -> Result<u32> {
+fn id(field: fmt::Arguments<'_>, value: i64) -> Result<u32> {
     let known = u32::try_from(value).ok().filter(|id| *id != u32::MAX);
-    known.ok_or_else(|| Error::config(field, format!("{value} is no id: it must be between 0 and 4294967294")))
+    known.ok_or_else(|| {
+        Error::config(field.to_string(), format!("{value} is no id: it must be between 0 and 4294967294"))
+    })
 }
 
-fn strings(field: &str, list: &[String]) -> Result<Vec<CString>> {
+fn strings(field: fmt::Arguments<'_>, list: &[String]) -> Result<Vec<CString>> {
     let one = |(i, text): (usize, &String)| {
         CString::new(text.as_str()).map_err(|_nul| Error::config(format!("{field}[{i}]"), "has a NUL in it"))
     };
@@ -185,7 +188,7 @@ fn strings(field: &str, list: &[String]) -> Result<Vec<CString>> {
 }
 
 fn environment(field: &str, list: &[String]) -> Result<Vec<CString>> {
-    let all = strings(&format!("{field}.env"), list)?;
+    let all = strings(format_args!("{field}.env"), list)?;
     let key = |entry: &CString| entry.to_bytes().split(|b| *b == b'=').next().unwrap_or_default().to_vec();
     let mut kept: Vec<CString> = Vec::with_capacity(all.len() + 3);
     for (i, entry) in all.into_iter().enumerate() {
