@@ -11,8 +11,14 @@ use crate::error::Error;
 /// A held lock.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// Never read: the descriptor holds the lock.
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do while a process that another thread has just forked has a copy of the descriptor. It can't fail.
+        self.file.unlock().ok();
+    }
 }
 
 /// With whom a lock is shared.
@@ -31,13 +37,13 @@ impl Lock {
             cancel.sleep(pause)?;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Takes the lock if nobody else has it.
     pub(crate) fn try_acquire(path: &Path, mode: Mode) -> Result<Option<Self>, Error> {
         let file = open(path)?;
-        Ok(try_lock(&file, path, mode)?.then_some(Self { _file: file }))
+        Ok(try_lock(&file, path, mode)?.then_some(Self { file }))
     }
 }
 
@@ -57,4 +63,24 @@ pub(crate) fn try_lock(file: &File, path: &Path, mode: Mode) -> Result<bool, Err
 fn open(path: &Path) -> Result<File, Error> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     opened.map_err(Error::file("open", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            let lock = Lock::acquire(&path, mode, &Cancel::new()).unwrap();
+            // As a process has it that was forked and has not executed anything yet.
+            let copy = lock.file.try_clone().unwrap();
+            assert!(Lock::try_acquire(&path, Mode::Exclusive).unwrap().is_none());
+            drop(lock);
+            assert!(Lock::try_acquire(&path, Mode::Exclusive).unwrap().is_some(), "{mode:?}");
+            drop(copy);
+        }
+    }
 }
