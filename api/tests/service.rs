@@ -19,7 +19,7 @@ use dhow_api::{Error, Kind, error, rpc, server, service, shim_ttrpc_async, socke
 use protobuf::Message;
 
 /// Longest time that anything here may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Answers with its pid, sleeps, or fails, as asked.
 struct Fake;

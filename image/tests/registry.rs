@@ -73,7 +73,7 @@ impl Registry {
             .spawn()
             .unwrap();
         let registry = Self { host, dir, child };
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(300);
         // There is no event to wait for: a registry does not say when it listens.
         while TcpStream::connect(&registry.host).is_err() {
             assert!(Instant::now() < end, "{}", fs::read_to_string(registry.dir.path().join("log")).unwrap());
@@ -358,7 +358,7 @@ fn restarted(mut registry: Registry) -> Registry {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(300);
     while TcpStream::connect(&registry.host).is_err() {
         assert!(Instant::now() < end);
         std::thread::sleep(Duration::from_millis(10));

@@ -38,13 +38,13 @@ containerd=$!
 trap 'kill $containerd; wait $containerd || true' EXIT
 ctr="ctr -a $DIR/c.sock"
 # There is no event to wait for: the socket is there before its services are.
-for _ in $(seq 1200); do $ctr version > /dev/null 2>&1 && break; sleep 0.05; done
+for _ in $(seq 6000); do $ctr version > /dev/null 2>&1 && break; sleep 0.05; done
 $ctr images import busybox.tar > /dev/null
 options="--snapshotter native --runtime io.containerd.dhow.v2 --runc-root $DIR/runtime"
 image=docker.io/library/busybox:latest
 # A task that has been deleted takes its shim and its files along a moment later.
 left() { find /run/containerd/s state/io.containerd.runtime.v2.task/default runtime/default -mindepth 1; }
-settled() { for _ in $(seq 1200); do [ -z "$(left)" ] && return; sleep 0.05; done; left; }
+settled() { for _ in $(seq 6000); do [ -z "$(left)" ] && return; sleep 0.05; done; left; }
 "#;
 
 fn containerd(script: &str) -> Output {
@@ -53,7 +53,7 @@ fn containerd(script: &str) -> Output {
     let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-dhow-v2")).parent().unwrap();
     let path = format!("{}:{}", shim.display(), std::env::var("PATH").unwrap());
     let output = Command::new("timeout")
-        .args(["-s", "KILL", "400", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["-s", "KILL", "1400", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["bash", "-c", &format!("{SCRIPT}\n{script}")])
         .env("PATH", path)
         .env("DIR", dir.path())
@@ -102,7 +102,7 @@ fn a_task_is_exec_ed_in_paused_measured_and_killed() {
         $ctr task resume task; $ctr task ls | awk '/task/ {print $3}'
         $ctr task metrics task | grep -c 'pids.current'
         $ctr task kill -s KILL task
-        for _ in $(seq 1200); do $ctr task ls | grep -q STOPPED && break; sleep 0.05; done
+        for _ in $(seq 6000); do $ctr task ls | grep -q STOPPED && break; sleep 0.05; done
         $ctr task delete task 2> /dev/null || echo "$?"
         $ctr containers delete task
         settled
@@ -120,14 +120,14 @@ fn containerd_cleans_up_after_a_killed_shim_and_finds_a_living_one_again() {
         kill $containerd; wait $containerd || true
         containerd -c config.toml >> containerd.log 2>&1 &
         containerd=$!
-        for _ in $(seq 1200); do $ctr version > /dev/null 2>&1 && break; sleep 0.05; done
+        for _ in $(seq 6000); do $ctr version > /dev/null 2>&1 && break; sleep 0.05; done
         $ctr task ls | awk '/RUNNING/ {print $1}' | sort
         pkill -KILL -f -- '-id lost .*serve'
-        for _ in $(seq 1200); do $ctr task ls | grep -q lost || break; sleep 0.05; done
+        for _ in $(seq 6000); do $ctr task ls | grep -q lost || break; sleep 0.05; done
         $ctr task ls | awk '/RUNNING/ {print $1}'
         pgrep -c sleep
         $ctr task kill -s KILL kept
-        for _ in $(seq 1200); do $ctr task ls | grep -q STOPPED && break; sleep 0.05; done
+        for _ in $(seq 6000); do $ctr task ls | grep -q STOPPED && break; sleep 0.05; done
         $ctr task delete kept 2> /dev/null || true
         $ctr containers delete kept lost
         settled
@@ -146,9 +146,9 @@ fn containerd_hears_that_memory_ran_out_before_it_hears_of_the_end() {
         r#"
         $ctr events > events &
         # Nothing tells that it listens but an event.
-        for n in $(seq 1200); do [ -s events ] && break; $ctr namespaces create "n$n"; sleep 0.05; done
+        for n in $(seq 6000); do [ -s events ] && break; $ctr namespaces create "n$n"; sleep 0.05; done
         $ctr run --rm $options --memory-limit 8388608 $image full tail /dev/zero || echo "$?"
-        for _ in $(seq 1200); do grep -q /tasks/exit events && break; sleep 0.05; done
+        for _ in $(seq 6000); do grep -q /tasks/exit events && break; sleep 0.05; done
         grep -o '/tasks/oom\|/tasks/exit' events
         settled
         "#,

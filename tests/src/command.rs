@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::LIMIT;
+
 /// What a program did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
@@ -83,7 +85,7 @@ pub struct Call {
 pub fn tool<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Call {
     let mut command = Command::new(program);
     command.args(args);
-    Call { command, input: None, deadline: Duration::from_secs(120) }
+    Call { command, input: None, deadline: LIMIT }
 }
 
 impl Call {
@@ -117,7 +119,7 @@ impl Call {
         self
     }
 
-    /// How long it may take; two minutes when not said.
+    /// How long it may take; [`LIMIT`] when not said.
     pub fn deadline(mut self, seconds: u64) -> Self {
         self.deadline = Duration::from_secs(seconds);
         self
@@ -201,12 +203,12 @@ impl Running {
     /// Waits until its standard output contains `text`.
     ///
     /// # Panics
-    /// When its output ends before, or after a minute.
+    /// When its output ends before, or after [`LIMIT`].
     #[track_caller]
     pub fn wait_for_output(&mut self, text: &str) {
         let seen = |said: &[u8]| String::from_utf8_lossy(said).contains(text);
         while !seen(&self.said) {
-            match self.stdout.recv_timeout(Duration::from_secs(60)) {
+            match self.stdout.recv_timeout(LIMIT) {
                 Ok(bytes) => self.said.extend(bytes),
                 Err(_) => panic!("`{}`: no {text:?} in: {}", self.line, String::from_utf8_lossy(&self.said)),
             }
@@ -250,10 +252,10 @@ impl Running {
         }
     }
 
-    /// Waits a minute for its end.
+    /// Waits [`LIMIT`] for its end.
     #[track_caller]
     pub fn end(self) -> Ran {
-        self.wait(Duration::from_secs(60))
+        self.wait(LIMIT)
     }
 }
 
@@ -293,11 +295,11 @@ fn collect(mut pipe: impl std::io::Read + Send + 'static) -> Receiver<Vec<u8>> {
     receive
 }
 
-/// Everything up to the end of file, and whether that came within a minute.
+/// Everything up to the end of file, and whether that came within [`LIMIT`].
 fn drain(pipe: &Receiver<Vec<u8>>) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     loop {
-        match pipe.recv_timeout(Duration::from_secs(60)) {
+        match pipe.recv_timeout(LIMIT) {
             Ok(bytes) => all.extend(bytes),
             Err(RecvTimeoutError::Disconnected) => return (all, true),
             Err(RecvTimeoutError::Timeout) => return (all, false),

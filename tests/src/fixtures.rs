@@ -69,7 +69,7 @@ rm -rf "$work"/root/var/cache/apt/archives/*.deb
 tar --sort=name --numeric-owner --xattrs --xattrs-include='*' -C "$work/root" -cf "$1/debian.tar.new" .
 mv "$1/debian.tar.new" "$1/debian.tar"
 "#;
-        tool("bash", ["-c", script, "bash"]).arg(&home).deadline(550).run().ok();
+        tool("bash", ["-c", script, "bash"]).arg(&home).deadline(1500).run().ok();
     }
     tar
 }

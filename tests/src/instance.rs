@@ -33,7 +33,7 @@ pub struct Instance {
 #[must_use]
 pub fn binaries() -> PathBuf {
     let dir = binaries_dir();
-    assert!(dir.join("dhow").exists(), "no dhow in {}: run `cargo xtask build`", dir.display());
+    assert!(dir.join("dhow").exists(), "no dhow in {}: run `cargo build --workspace`", dir.display());
     dir
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn binaries_dir() -> PathBuf {
     }
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    workspace.join(target).join("dist")
+    workspace.join(target).join("debug")
 }
 
 /// The path of one of them.
@@ -158,7 +158,7 @@ impl Instance {
     /// When it does not get it.
     #[track_caller]
     pub fn wait_for_status(&self, container: &str, status: &str) {
-        eventually(&format!("{container} is {status}"), 60, || (self.status(container) == status).then_some(()));
+        eventually(&format!("{container} is {status}"), || (self.status(container) == status).then_some(()));
     }
 
     /// ROOT.
@@ -210,7 +210,7 @@ impl Instance {
         for pid in &pids {
             kill(Pid::from_raw(*pid), signal).ok();
         }
-        eventually("killed processes are gone", 60, || {
+        eventually("killed processes are gone", || {
             let left = self.processes(name);
             pids.iter().all(|pid| !left.contains(pid)).then_some(())
         });
@@ -315,7 +315,7 @@ impl Drop for Instance {
         if failing {
             return;
         }
-        eventually("the containers' cgroups are gone", 60, || self.cgroups().is_empty().then_some(()));
+        eventually("the containers' cgroups are gone", || self.cgroups().is_empty().then_some(()));
     }
 }
 

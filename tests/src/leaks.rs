@@ -19,10 +19,13 @@ impl Census {
         Self(found)
     }
 
-    /// Panics when something is there that was not there then. What is just ending gets a minute to do so.
+    /// Panics when something is there that was not there then. What is just ending gets `patience` to do so.
+    ///
+    /// # Panics
+    /// When something of it is still there after that.
     #[track_caller]
-    pub fn assert_nothing_new(&self) {
-        let end = Instant::now() + Duration::from_secs(60);
+    pub fn assert_nothing_new(&self, patience: Duration) {
+        let end = Instant::now() + patience;
         loop {
             let left: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
             if left.is_empty() {

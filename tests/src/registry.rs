@@ -108,7 +108,7 @@ impl Registry {
             .spawn()
             .expect("docker-registry starts");
         self.child = Some(child);
-        eventually("the registry listens", 60, || TcpStream::connect(&self.host).ok());
+        eventually("the registry listens", || TcpStream::connect(&self.host).ok());
     }
 
     /// Stops it.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::LIMIT;
 use crate::command::wait_with_deadline;
 use crate::leaks::Census;
 
@@ -31,7 +32,8 @@ pub struct Sandbox {
 
 const INSIDE: &str = "DHOW_TEST_INSIDE";
 const SCRATCH: &str = "DHOW_TEST_SCRATCH";
-const LIMIT: Duration = Duration::from_secs(600);
+/// For a whole test.
+const TEST_LIMIT: Duration = Duration::from_secs(1800);
 
 const INIT: &str = r#"
 set -e
@@ -53,14 +55,14 @@ pub fn isolated<F: FnOnce(&Sandbox)>(body: F) {
 /// As [`isolated`], with a choice of cgroup tree.
 ///
 /// # Panics
-/// When the body does, when it takes ten minutes, and when something is left over after it.
+/// When the body does, when it takes half an hour, and when something is left over after it.
 pub fn isolated_with<F: FnOnce(&Sandbox)>(cgroups: Cgroups, body: F) {
     let name = test_name::<F>();
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
         let scratch = PathBuf::from(std::env::var_os(SCRATCH).expect("set by the outer process"));
         let before = Census::take();
         body(&Sandbox { scratch });
-        before.assert_nothing_new();
+        before.assert_nothing_new(LIMIT);
         return;
     }
     assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests make namespaces and mounts: run them as root");
@@ -84,7 +86,7 @@ pub fn isolated_with<F: FnOnce(&Sandbox)>(cgroups: Cgroups, body: F) {
         .env_remove("DOCKER_CONFIG")
         .env_remove("REGISTRY_AUTH_FILE")
         .stdin(Stdio::null());
-    let ran = wait_with_deadline(&mut command, LIMIT);
+    let ran = wait_with_deadline(&mut command, TEST_LIMIT);
     assert!(ran.code == 0, "{name} failed in its sandbox (exit code {}):\n{}\n{}", ran.code, ran.stdout, ran.stderr);
 }
 

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
@@ -79,10 +79,10 @@ impl Terminal {
     /// Waits until `text` appears after what was expected before; returns what stood between.
     ///
     /// # Panics
-    /// When it does not within a minute.
+    /// When it does not within [`crate::LIMIT`].
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + crate::LIMIT;
         let (lock, changed) = &*self.screen;
         let mut screen = lock.lock().expect("the watcher does not panic");
         loop {
@@ -127,9 +127,8 @@ impl Terminal {
     /// When it does not end within a minute.
     #[track_caller]
     pub fn end(mut self) -> i32 {
-        let status = crate::eventually("the program on the terminal ends", 60, || {
-            self.child.try_wait().expect("a child of ours")
-        });
+        let status =
+            crate::eventually("the program on the terminal ends", || self.child.try_wait().expect("a child of ours"));
         use std::os::unix::process::ExitStatusExt as _;
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }

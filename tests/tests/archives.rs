@@ -61,7 +61,7 @@ fn an_exported_container_is_an_image_again() {
             .arg(format!("{change}; echo in a volume >/data/x; touch /ready; sleep 1000"))
             .run()
             .ok();
-        dhow_tests::eventually("the change", 60, || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
+        dhow_tests::eventually("the change", || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
         let (path, text) = file(sandbox, "export.tar");
         // Of a container that runs, and of the same one when it has ended: the same.
         dhow.ok(&format!("export -o {text} web"));

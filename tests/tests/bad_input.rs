@@ -227,7 +227,7 @@ fn the_disk_is_full_in_the_middle() {
         }
         // A shim is there for a moment after its container has been removed.
         let free = || (tool("umount", [&small]).run().code == 0).then_some(());
-        dhow_tests::eventually("nobody has anything open on the small disk", 60, free);
+        dhow_tests::eventually("nobody has anything open on the small disk", free);
     });
 }
 
@@ -266,7 +266,7 @@ fn containers_that_end_at_once() {
         for _ in 0..10 {
             dhow.ok(&format!("run -d --rm {image} true"));
         }
-        dhow_tests::eventually("they remove themselves", 60, || dhow.ok("ps -aq").is_empty().then_some(()));
+        dhow_tests::eventually("they remove themselves", || dhow.ok("ps -aq").is_empty().then_some(()));
         let ran = dhow.run(&format!("run -d --name missing {image} no-such-program"));
         assert_eq!(ran.code, 127, "{}", ran.stderr);
         assert_eq!(dhow.ok("ps -aq"), "", "what never ran is not kept");

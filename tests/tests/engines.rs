@@ -19,16 +19,16 @@ mkfifo quiet
 exec 8<>quiet
 terminal() { script -qec "$*" /dev/null <quiet; }
 # There is no event to wait for: sockets are there before their services are.
-until_it() { for _ in $(seq 1200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; echo "never: $*"; exit 1; }
+until_it() { for _ in $(seq 6000); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done; echo "never: $*"; exit 1; }
 "#;
 
 fn prints(sandbox: &Sandbox, script: &str, expected: &[&str]) {
-    let ran = tool("timeout", ["-k", "5", "400", "bash", "-c", &format!("{ROOT}\n{script}")])
+    let ran = tool("timeout", ["-k", "5", "1400", "bash", "-c", &format!("{ROOT}\n{script}")])
         .env("DIR", sandbox.path())
         .env("TMPDIR", sandbox.path())
         .env("RUNTIME", instance::binary("dhow-runtime"))
         .env("CGROUP", format!("dhow-engine-{}", std::process::id()))
-        .deadline(420)
+        .deadline(1500)
         .run();
     let printed = ran.stdout.replace('\r', "");
     assert_eq!(printed.lines().collect::<Vec<_>>(), expected, "{}", ran.stderr);

@@ -111,7 +111,7 @@ fn an_end_without_a_command_is_told_to_who_follows() {
         let format = "{{.Action}} {{.Actor.Attributes.name}}";
         let mut follow = dhow.dhow(["events", "--filter", "type=container", "--format", format]).spawn();
         // A first event shows that it follows.
-        dhow_tests::eventually("it follows", 60, || {
+        dhow_tests::eventually("it follows", || {
             dhow.ok("pause web");
             dhow.ok("unpause web");
             follow.has_output().then_some(())

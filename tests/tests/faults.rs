@@ -18,7 +18,7 @@ fn the_services_die() {
         let (_registry, dhow, image) = Instance::with_image(sandbox, BUSYBOX);
         dhow.ok(&format!("run -d --name web -p 8080:80 {image} httpd -f -p 80 -h /var/www"));
         let get = || tool("timeout", ["20", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).run();
-        dhow_tests::eventually("it answers", 60, || (get().code == 0).then_some(()));
+        dhow_tests::eventually("it answers", || (get().code == 0).then_some(()));
         for round in 0..3 {
             let _killed =
                 dhow.kill_all("dhow-snapshotter", Signal::SIGKILL) + dhow.kill_all("dhow-netplug", Signal::SIGKILL);
@@ -47,7 +47,7 @@ fn a_shim_dies_and_its_container_runs_on() {
         let tick =
             |dhow: &Instance| dhow.ok("logs --tail 1 tick").trim_start_matches("tick ").parse::<u64>().unwrap_or(0);
         let before = tick(&dhow);
-        dhow_tests::eventually("it is logged again", 60, || (tick(&dhow) > before + 10).then_some(()));
+        dhow_tests::eventually("it is logged again", || (tick(&dhow) > before + 10).then_some(()));
         assert_eq!(dhow.kill_all(SHIM, Signal::SIGKILL), 1);
         dhow.ok("stop -t 1 tick");
         assert_eq!(dhow.status("tick"), "exited");
@@ -77,7 +77,7 @@ fn a_container_ends_while_nobody_watches() {
         let pid = dhow.pid("short");
         assert_eq!(dhow.kill_all(SHIM, Signal::SIGKILL), 1);
         std::fs::write(format!("/proc/{pid}/root/go"), "").unwrap();
-        dhow_tests::eventually("it ends", 60, || kill(Pid::from_raw(pid), None).is_err().then_some(()));
+        dhow_tests::eventually("it ends", || kill(Pid::from_raw(pid), None).is_err().then_some(()));
         assert_eq!(dhow.status("short"), "exited", "ps tells the truth");
         assert!(dhow.ok("ps -q").is_empty());
         dhow.ok("rm short");
@@ -97,7 +97,7 @@ fn everything_dies_at_once() {
         }
         assert_eq!(dhow.ok("ps -q").lines().count(), 3);
         kill(Pid::from_raw(dhow.pid("bb")), Signal::SIGKILL).unwrap();
-        dhow_tests::eventually("ps tells the truth", 60, || (dhow.ok("ps -q").lines().count() == 2).then_some(()));
+        dhow_tests::eventually("ps tells the truth", || (dhow.ok("ps -q").lines().count() == 2).then_some(()));
         dhow.ok("rm -f aa bb cc");
         assert_eq!(dhow.ok("ps -aq"), "");
         assert_eq!(dhow.ok(&format!("run --rm {image} echo on")), "on");
@@ -137,7 +137,7 @@ fn a_shim_is_killed_at_any_moment_of_its_container_s_end() {
             dhow.ok("rm -f cut");
         }
         assert_eq!(dhow.ok("ps -aq"), "");
-        dhow_tests::eventually("no namespace is kept", 60, || {
+        dhow_tests::eventually("no namespace is kept", || {
             (dhow.runroot().join("netns").read_dir().map_or(0, Iterator::count) == 0).then_some(())
         });
     });
@@ -174,7 +174,7 @@ fn the_next_pull_clears_what_a_killed_one_left() {
         };
         let left_behind = |image: &str| {
             let pull = dhow.dhow(["pull", "-q", image]).spawn();
-            dhow_tests::eventually("a layer is being unpacked", 60, || (extracts() > 0).then_some(()));
+            dhow_tests::eventually("a layer is being unpacked", || (extracts() > 0).then_some(()));
             kill(Pid::from_raw(pull.pid()), Signal::SIGKILL).unwrap();
             drop(pull);
             extracts() > 0
@@ -226,7 +226,7 @@ fn a_killed_run_leaves_no_anonymous_volume() {
         for _round in 0..5 {
             let run = dhow.dhow(["run", "-d", "--name", "cut", "-v", "/data", &image, "sleep", "1000"]).spawn();
             // Either the volume is there and the container is not, or it is too late to cut.
-            dhow_tests::eventually("a volume", 60, || (volumes() > 0).then_some(()));
+            dhow_tests::eventually("a volume", || (volumes() > 0).then_some(()));
             kill(Pid::from_raw(run.pid()), Signal::SIGKILL).ok();
             drop(run);
             dhow.run("rm -f -v cut");

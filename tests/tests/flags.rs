@@ -10,7 +10,7 @@ fn tar_streams_go_in_and_out() {
         let script = "mkdir -p /d/sub; echo text >/d/sub/f; chown 12:34 /d/sub/f; chmod 4711 /d/sub/f; ln -s f /d/sub/l; \
                       ln -s /outside /evil; touch /ready; sleep 1000";
         dhow.dhow(["run", "-d", "--net", "none", "--name", "web", &image, "sh", "-c", script]).run().ok();
-        dhow_tests::eventually("the files", 60, || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
+        dhow_tests::eventually("the files", || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
         for running in [true, false] {
             if !running {
                 dhow.ok("stop -t 0 web");
@@ -70,7 +70,7 @@ fn shared_memory_is_shared_by_who_may() {
                 .run()
                 .ok();
             let ready = || (dhow.run(&format!("exec {name} test -e /ready")).code == 0).then_some(());
-            dhow_tests::eventually("the file", 60, ready);
+            dhow_tests::eventually("the file", ready);
         }
         let run = |mode: &str| dhow.run(&format!("run --rm --net none --ipc {mode} {image} cat /dev/shm/f"));
         assert_eq!(run("container:donor").ok().out(), "shared");
@@ -100,8 +100,8 @@ fn an_init_reaps_and_passes_signals_on() {
             "sh -c 'sleep 0.1 & exec sleep 0.2' & trap 'exit 9' USR1; touch /ready; while :; do sleep 0.05; done";
         dhow.dhow(["run", "-d", "--net", "none", "--init", "--name", "web", &image, "sh", "-c", script]).run().ok();
         dhow.dhow(["run", "-d", "--net", "none", "--init", "--name", "plain", &image, "sleep", "1000"]).run().ok();
-        dhow_tests::eventually("it is ready", 60, || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
-        dhow_tests::eventually("the orphan is reaped", 60, || {
+        dhow_tests::eventually("it is ready", || (dhow.run("exec web test -e /ready").code == 0).then_some(()));
+        dhow_tests::eventually("the orphan is reaped", || {
             let processes = dhow.ok("exec web ps -o comm,stat");
             let alone = processes.lines().filter(|line| line.starts_with("sleep")).count() <= 1;
             (alone && !processes.lines().any(|line| line.ends_with(" Z"))).then_some(())

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use std::path::Path;
+use std::time::Duration;
 
-use dhow_tests::{Registry, fixtures, isolated, tool};
+use dhow_tests::{Census, Registry, fixtures, isolated, tool};
 
 #[test]
 fn a_sandbox_has_its_own_network_and_processes() {
@@ -28,9 +29,13 @@ fn the_fixtures_are_images_that_skopeo_reads() {
 }
 
 #[test]
-#[should_panic(expected = "left behind")]
 fn a_process_that_is_left_behind_fails_the_test() {
     isolated(|_| {
+        let before = Census::take();
         tool("setsid", ["--fork", "sleep", "600"]).run();
+        let seen = std::panic::catch_unwind(|| before.assert_nothing_new(Duration::from_secs(1))).unwrap_err();
+        let said = seen.downcast_ref::<String>().unwrap();
+        assert!(said.starts_with("left behind:\nprocess ") && said.contains("sleep 600"), "{said}");
+        tool("pkill", ["--exact", "sleep"]).run().ok();
     });
 }

@@ -10,7 +10,7 @@ const POLITE: [&str; 3] =
     ["sh", "-c", "trap 'exit 7' TERM; trap 'exit 8' USR1; echo ready; while :; do sleep 0.1; done"];
 
 fn wait_for_log(dhow: &Instance, name: &str, text: &str) {
-    dhow_tests::eventually(&format!("{name} logs {text:?}"), 60, || {
+    dhow_tests::eventually(&format!("{name} logs {text:?}"), || {
         let logs = dhow.dhow(["logs", name]).run();
         (logs.stdout.contains(text) || logs.stderr.contains(text)).then_some(())
     });
@@ -130,7 +130,7 @@ fn exec_runs_beside_the_first_process() {
         let status = exec(&["web", "grep", "-E", "^(CapEff|Seccomp):", "/proc/self/status"]).run().ok();
         assert_eq!(status.stdout, "CapEff:\t00000000a80425fb\nSeccomp:\t2\n");
         exec(&["-d", "web", "sh", "-c", "echo made >/made"]).run().ok();
-        dhow_tests::eventually("a detached exec runs", 60, || {
+        dhow_tests::eventually("a detached exec runs", || {
             (exec(&["web", "cat", "/made"]).run().stdout == "made\n").then_some(())
         });
         let both = exec(&["web", "sh", "-c", "echo out; echo err >&2"]).run().ok();
@@ -190,7 +190,7 @@ fn the_default_time_to_stop_is_ten_seconds() {
         let start = Instant::now();
         dhow.ok("stop sleep");
         let took = start.elapsed();
-        assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(60), "{took:?}");
+        assert!(took >= Duration::from_secs(10), "{took:?}");
         dhow.ok("rm sleep");
     });
 }
@@ -208,7 +208,7 @@ fn start_restart_kill_wait() {
         assert_ne!(dhow.pid("web"), first);
         // It hears signals only when it says so.
         let times = || dhow.ok("logs web").matches("ready").count();
-        dhow_tests::eventually("it is ready again", 60, || (times() == 2).then_some(()));
+        dhow_tests::eventually("it is ready again", || (times() == 2).then_some(()));
         let wait = dhow.dhow(["wait", "web"]).spawn();
         dhow.ok("kill -s USR1 web");
         assert_eq!(wait.end().ok().out(), "8");
@@ -259,7 +259,7 @@ fn pause_stops_time() {
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(turns(), before);
         dhow.ok("unpause tick");
-        dhow_tests::eventually("it ticks again", 60, || (turns() != before).then_some(()));
+        dhow_tests::eventually("it ticks again", || (turns() != before).then_some(()));
         dhow.ok("rm -f tick");
     });
 }
@@ -282,7 +282,7 @@ fn restart_policies() {
         ])
         .run()
         .ok();
-        dhow_tests::eventually("it gives up", 60, || {
+        dhow_tests::eventually("it gives up", || {
             (dhow.ok("logs tries").lines().count() == 3 && dhow.status("tries") == "exited").then_some(())
         });
         assert_eq!(dhow.field("tries", "/RestartCount"), 2);

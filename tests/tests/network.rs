@@ -7,12 +7,12 @@ const SERVER: &str = "httpd -f -p 80 -h /var/www";
 
 fn get(url: &str) -> dhow_tests::Ran {
     // Not wget's own -T: Debian 12's static busybox falls over it.
-    tool("timeout", ["60", "busybox", "wget", "-q", "-O", "-", url]).run()
+    tool("timeout", ["300", "busybox", "wget", "-q", "-O", "-", url]).run()
 }
 
 fn eventually_get(url: &str) -> String {
     let soon = || tool("timeout", ["3", "busybox", "wget", "-q", "-O", "-", url]).run();
-    dhow_tests::eventually(&format!("{url} answers"), 60, || Some(soon()).filter(|ran| ran.code == 0)).stdout
+    dhow_tests::eventually(&format!("{url} answers"), || Some(soon()).filter(|ran| ran.code == 0)).stdout
 }
 
 /// A namespace beside the sandbox's, reachable over a veth pair: 192.0.2.1 here, 192.0.2.2 there.
@@ -53,15 +53,26 @@ fn a_published_port_is_reached_from_everywhere() {
             "hello from a container\n",
             "by another address of the host"
         );
-        let from_outside =
-            ["netns", "exec", "outside", "timeout", "60", "busybox", "wget", "-q", "-O", "-", "http://192.0.2.1:8080/"];
+        let from_outside = [
+            "netns",
+            "exec",
+            "outside",
+            "timeout",
+            "300",
+            "busybox",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            "http://192.0.2.1:8080/",
+        ];
         assert_eq!(tool("ip", from_outside).run().ok().stdout, "hello from a container\n");
         assert_eq!(dhow.ok("port web"), "80/tcp -> 0.0.0.0:8080");
         assert_eq!(dhow.ok("port web 80"), "0.0.0.0:8080");
         assert!(dhow.ok("ps").contains("0.0.0.0:8080->80/tcp"));
         let address = dhow.field("web", "/NetworkSettings/IPAddress").as_str().unwrap().to_owned();
         assert_eq!(get(&format!("http://{address}/")).ok().stdout, "hello from a container\n");
-        let hairpin = dhow.run(&format!("run --rm {image} timeout 60 wget -q -O - http://192.0.2.1:8080/")).ok();
+        let hairpin = dhow.run(&format!("run --rm {image} timeout 300 wget -q -O - http://192.0.2.1:8080/")).ok();
         assert_eq!(hairpin.stdout, "hello from a container\n", "from a container by the host's address");
         dhow.ok("rm -f web");
         get("http://127.0.0.1:8080/").code(1);
@@ -85,7 +96,7 @@ fn a_container_reaches_another_and_itself() {
         assert_eq!(dhow.ok("exec web wget -q -O - http://127.0.0.1/"), "hello from a container");
         let gateway = dhow.field("web", "/NetworkSettings/Gateway").as_str().unwrap().to_owned();
         assert_eq!(
-            dhow.ok(&format!("exec web timeout 60 wget -q -O - http://{gateway}:8081/")),
+            dhow.ok(&format!("exec web timeout 300 wget -q -O - http://{gateway}:8081/")),
             "hello from a container",
             "hairpin"
         );
@@ -107,7 +118,7 @@ fn out_through_nat() {
         let log = sandbox.path().join("log");
         server.stderr(std::fs::File::create(&log).unwrap());
         let mut server = server.spawn().unwrap();
-        let said = dhow_tests::eventually("the outside answers", 60, || {
+        let said = dhow_tests::eventually("the outside answers", || {
             Some(dhow.run(&format!("run --rm {image} timeout 3 wget -q -O - http://192.0.2.2/")))
                 .filter(|ran| ran.code == 0)
         });
@@ -129,7 +140,7 @@ fn modes_host_none_and_container() {
         let own = dhow.ok(&format!("run --rm {image} ip -o addr show eth0"));
         assert!(own.contains("inet "), "{own}");
         dhow.ok(&format!("run -d --name web {image} {SERVER}"));
-        let shared = dhow_tests::eventually("the shared server answers", 60, || {
+        let shared = dhow_tests::eventually("the shared server answers", || {
             Some(dhow.run(&format!("run --rm --net container:web {image} wget -q -O - http://127.0.0.1/")))
                 .filter(|ran| ran.code == 0)
         });
@@ -173,7 +184,7 @@ fn free_ports_and_udp() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect("127.0.0.1:5353").unwrap();
         socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
-        dhow_tests::eventually("an echo over UDP", 60, || {
+        dhow_tests::eventually("an echo over UDP", || {
             socket.send(b"echo").ok();
             let mut buffer = [0; 16];
             socket.recv(&mut buffer).ok().filter(|length| &buffer[..*length] == b"echo")
@@ -218,7 +229,7 @@ fn addresses_are_given_back() {
         }
         assert_eq!(seen.len(), 4, "all different: {seen:?}");
         dhow.dhow(["rm", "-f"]).args(&names).run().ok();
-        dhow_tests::eventually("no lease is left", 60, || {
+        dhow_tests::eventually("no lease is left", || {
             let leases = dhow
                 .files()
                 .into_iter()

@@ -165,7 +165,7 @@ fn limits(dhow: &Instance, image: &str) {
     assert_eq!(name.len(), 64);
     assert!(!dhow.cgroups().is_empty(), "it has a cgroup of its own");
     dhow.ok(&format!("rm -f {name}"));
-    dhow_tests::eventually("its cgroup is gone", 60, || dhow.cgroups().is_empty().then_some(()));
+    dhow_tests::eventually("its cgroup is gone", || dhow.cgroups().is_empty().then_some(()));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn rm_leaves_nothing_and_without_it_the_container_stays() {
         dhow.ok(&format!("run --rm {image} sh -c true"));
         assert_eq!(dhow.ok("ps -aq"), "");
         // The shim answers before it goes itself.
-        dhow_tests::eventually("nothing of the container is left", 60, || {
+        dhow_tests::eventually("nothing of the container is left", || {
             let mut left = Vec::new();
             collect(&dhow.root().join("containers"), &mut left);
             for folder in ["shim", "runtime", "netns"] {
@@ -261,7 +261,7 @@ fn many_run_at_once() {
         }
         for service in ["dhow-snapshotter", "dhow-netplug"] {
             let one = || (dhow.processes(service).len() == 1).then_some(());
-            dhow_tests::eventually("of all that were started one has stayed", 60, one);
+            dhow_tests::eventually("of all that were started one has stayed", one);
         }
     });
 }

@@ -39,14 +39,14 @@ fn lives(program: &'static str, sandbox: &Sandbox) {
     assert!(!bundle.dir().join("rootfs/tmp/mark").exists(), "it has not begun");
     call(&["create", "-b", dir, "three"]).run().code(1);
     call(&["start", "three"]).run().ok();
-    dhow_tests::eventually("it runs", 60, || bundle.dir().join("rootfs/tmp/mark").exists().then_some(()));
+    dhow_tests::eventually("it runs", || bundle.dir().join("rootfs/tmp/mark").exists().then_some(()));
     assert_eq!(state()["status"], "running");
     call(&["start", "three"]).run().code(1);
     let exec = call(&["exec", "three", "sh", "-c", "echo $$; exit 3"]).run().code(3);
     assert!(exec.out().parse::<u32>().is_ok_and(|pid| pid > 1), "{}", exec.stdout);
     call(&["delete", "three"]).run().code(1);
     call(&["kill", "three", "KILL"]).run().ok();
-    dhow_tests::eventually("it has stopped", 60, || (state()["status"] == "stopped").then_some(()));
+    dhow_tests::eventually("it has stopped", || (state()["status"] == "stopped").then_some(()));
     assert_ne!(call(&["kill", "three", "KILL"]).run().code, 0);
     call(&["delete", "three"]).run().ok();
     assert_ne!(call(&["state", "three"]).run().code, 0);

@@ -19,7 +19,7 @@ fn a_shell_on_a_terminal() {
         terminal.send("echo $TERM\n");
         terminal.expect("xterm");
         terminal.send("sleep 100\n");
-        dhow_tests::eventually("sleep runs", 60, || {
+        dhow_tests::eventually("sleep runs", || {
             let top = dhow.dhow(["ps", "-q"]).run().ok();
             let inside = dhow.dhow(["exec", top.out(), "ps"]).run();
             inside.stdout.contains("sleep 100").then_some(())

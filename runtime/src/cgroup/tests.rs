@@ -158,7 +158,7 @@ fn frozen_processes_stand_still() {
         cgroup.freeze().unwrap();
         // SIGKILL gets through.
         cgroup.kill_all(libc::SIGKILL).unwrap();
-        assert!(cgroup.wait_empty(Duration::from_secs(10)).unwrap());
+        assert!(cgroup.wait_empty(Duration::from_secs(300)).unwrap());
         drop(process);
         if cgroup.freezer_state().unwrap() == FreezerState::Thawed {
             cgroup.freeze().unwrap();

@@ -132,7 +132,7 @@ fn a_process_that_is_killed_for_its_memory_is_an_event() {
 /// Starts a created container below a supervisor, and tells it of the program's readiness.
 fn becomes_ready(t: &mut Bench) {
     let supervisor = UnixDatagram::bind(t.path("supervisor")).unwrap();
-    supervisor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
     let with_supervisor = |args: &[&str]| {
         let mut command = t.command(args);
         command.env("NOTIFY_SOCKET", t.path("supervisor")).stdout(Stdio::null()).stderr(Stdio::null());

@@ -24,7 +24,7 @@ use dhow_api::{Error, paths, rpc, task};
 use serde_json::{Value, json};
 
 /// Longest time that anything here may take.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A root file system of busybox, shared by all tests of the program, read-only.
 fn busybox() -> &'static Path {
