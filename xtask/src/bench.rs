@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::dist::{self, Profile};
+use crate::dist;
 use crate::packages;
 use crate::shell::{Error, Result, cargo, command, run, target};
 
@@ -14,7 +14,7 @@ pub(crate) fn bench(args: &[&str]) -> Result<()> {
     if !peers {
         packages::install(&[packages::PEERS])?;
     }
-    let dist = dist::build(Profile::Release)?;
+    let dist = dist::build()?;
     run(&mut cargo(["build", "--locked", "--quiet", "--release", "-p", "dhow-benches", "--bins"]))?;
     let bins = target().join("release");
     let program = bins.join("dhow-bench");

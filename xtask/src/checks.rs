@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dist::{self, Profile};
+use crate::dist;
 use crate::leftovers::{self, Census};
 use crate::packages;
 use crate::shell::{Error, Result, cargo, run, target, which};
@@ -26,19 +26,13 @@ pub(crate) fn test() -> Result<()> {
     } else {
         report.skip("licences and advisories", "cargo-deny is not installed");
     }
-    report.step("release build", || dist::build(Profile::Release).map(drop));
-    // In CI's clone nothing is cached, and the end-to-end tests' fixtures are made by the first test that needs them.
-    report.step("unit and kernel tests", || {
+    report.step("programs", || dist::build_for_tests().map(drop));
+    report.step("tests", || {
         // Properties are tested on the same values each time: another run tells of the change and not of its luck.
-        let mut tests =
-            cargo(["test", "--locked", "--workspace", "--exclude", "dhow-tests", "--quiet", "--no-fail-fast"]);
+        let mut tests = cargo(["test", "--locked", "--workspace", "--quiet", "--no-fail-fast"]);
         run(tests.env("RUST_BACKTRACE", "1").env("PROPTEST_RNG_SEED", "7"))
     });
-    report.step("end-to-end tests", || {
-        run(cargo(["test", "--locked", "-p", "dhow-tests", "--no-fail-fast"])
-            .env("DHOW_BIN_DIR", target().join("dist")))
-    });
-    report.step("runc's own suite", || suite::run(&suite::Request::default()));
+    report.step("runc's own suite", || suite::run(&suite::Request::of(&target().join("debug/dhow-runtime"))));
     report.step("nothing left behind", || {
         let (compared, left) = leftovers::since(&before);
         println!("    {compared} mounts, cgroups, interfaces, tables, processes, sockets and files compared");

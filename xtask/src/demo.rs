@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::dist::{self, Profile};
+use crate::dist;
 use crate::packages;
 use crate::shell::{Error, Result, command, file_error, output, run as execute, target};
 
@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<()> {
     println!("==> what is needed from Debian");
     packages::install(&[packages::DEMO])?;
     println!("==> building");
-    let dist = dist::build(Profile::Release)?;
+    let dist = dist::build()?;
     let scratch = Scratch::new()?;
     println!("==> images: busybox, and a Debian by debootstrap");
     make_images(&scratch.0)?;

@@ -15,13 +15,11 @@ mod vm;
 
 use std::process::ExitCode;
 
-use dist::Profile;
-
 const USAGE: &str = "\
 usage: cargo xtask CHORE
 
   demo                     build, and show the main job on an image made on the spot
-  build [--dev]            the five binaries into target/dist
+  build                    the five binaries into target/dist
   test, ci                 format, lints, documentation, all tests, and a count of what they left behind
   bench [--runs N] [--peers] [--only WORD]
                            dhow beside crun, runc, podman, docker, containerd and the floor;
@@ -39,8 +37,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["demo"] => demo::run(),
         ["demo", "inside", rest @ ..] => demo::inside(rest),
-        ["build"] => dist::build(Profile::Release).map(|dir| println!("{}", dir.display())),
-        ["build", "--dev"] => dist::build(Profile::Dev).map(|dir| println!("{}", dir.display())),
+        ["build"] => dist::build().map(|dir| println!("{}", dir.display())),
         ["test" | "ci"] => checks::test(),
         ["bench", rest @ ..] => bench::bench(rest),
         ["suite", rest @ ..] => match suite::Request::parse(rest) {
