@@ -3,7 +3,7 @@
 # In namespaces of its own for mounts, processes and the network, with a /dev of its own (one of the tests is about the
 # owner of /dev/null) and in a cgroup of its own in each hierarchy, where containers without cgroupsPath come to lie. At the
 # end the kernel kills what still runs, and the cgroups are removed. CG=v2: on a mount of cgroup v2 alone.
-# FILE_LIMIT: seconds for each file.
+# LIMIT and FILE_LIMIT: seconds for all files, and for each; a report without "## end" was cut off.
 set -u
 runtime=$1 source=$2
 shift 2
@@ -12,8 +12,13 @@ scratch=$(mktemp -d /tmp/dhow-suite-XXXXXX)
 chmod 755 "$scratch"
 cgroup=${scratch##*/}
 at_end() {
-	find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" -o -path '*/runc-cgroups-integration-test*' \) \
-		-exec rmdir {} + 2>/dev/null
+	# What was killed takes its time to leave its cgroup.
+	for _ in $(seq 200); do
+		find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" -o -path '*/runc-cgroups-integration-test*' \) \
+			-exec rmdir {} + 2>/dev/null
+		[ -z "$(find /sys/fs/cgroup -maxdepth 2 -name "$cgroup" -print -quit)" ] && break
+		sleep 0.1
+	done
 	# A test makes directories where hierarchies would be that this machine has not.
 	for tree in /sys/fs/cgroup/*; do
 		case " $trees " in *" $tree "*) continue ;; esac
@@ -72,6 +77,6 @@ END
 			echo "$BASHPID" >"$tree/$cgroup/cgroup.procs"
 		done
 	fi
-	exec unshare --mount --propagation private --net --pid --fork --kill-child --mount-proc \
+	exec timeout -s KILL "$LIMIT" unshare --mount --propagation private --net --pid --fork --kill-child --mount-proc \
 		bash "$scratch/inside" "$source" "$scratch" "$@"
-) </dev/null
+) </dev/null || true
