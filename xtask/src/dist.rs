@@ -40,7 +40,7 @@ pub(crate) fn build_for_tests() -> Result<PathBuf> {
 }
 
 /// Puts a copy beside and renames it, so that a running binary is not in the way.
-fn place(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
     let new = to.with_extension("new");
     std::fs::copy(from, &new).map_err(file_error("copy", from))?;
     std::fs::rename(&new, to).map_err(file_error("rename", &new))

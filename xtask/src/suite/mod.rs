@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::demo::debian_tar;
+use crate::dist::place;
 use crate::packages;
 use crate::shell::{Error, Result, command, file_error, output, target, workspace};
 
@@ -92,7 +93,10 @@ pub(crate) fn run(request: &Request<'_>) -> Result<()> {
 fn fetch(tree: Option<&Path>) -> Result<PathBuf> {
     let home = target().join("runc-suite");
     let debian = debian_tar()?;
-    let xtask = std::env::current_exe().map_err(file_error("find", Path::new("/proc/self/exe")))?;
+    // A copy, for who builds the workspace may have replaced this program while it runs.
+    let xtask = home.join("xtask");
+    std::fs::create_dir_all(&home).map_err(file_error("create", &home))?;
+    place(Path::new("/proc/self/exe"), &xtask)?;
     let mut fetch = command("timeout", ["600", "bash", "-c", include_str!("fetch.sh"), "fetch.sh"]);
     output(fetch.arg(&home).arg(debian).arg(xtask).args(tree))
         .map_err(|error| Error::Check(format!("runc's tests can't be had: {error}")))?;
