@@ -32,11 +32,9 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(dist)
 }
 
-/// Builds everything for its tests, with what the tests themselves are compiled with, and returns the directory that the
-/// binaries lie in.
-pub(crate) fn build_for_tests() -> Result<PathBuf> {
-    run(&mut cargo(["build", "--locked", "--quiet", "--workspace", "--bins"]))?;
-    Ok(target().join("debug"))
+/// Builds them for their tests, in `target/debug`, of the same dependencies as the tests themselves.
+pub(crate) fn build_for_tests() -> Result<()> {
+    run(&mut cargo(["build", "--locked", "--quiet", "--workspace", "--bins"]))
 }
 
 /// Puts a copy beside and renames it, so that a running binary is not in the way.
